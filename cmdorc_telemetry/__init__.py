@@ -1,0 +1,48 @@
+"""Opt-in telemetry for command-line tools that its users would choose to switch on.
+
+Names are loaded when first used, so that importing the package costs nothing while telemetry is off.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "CompletedRun": "types",
+    "NoopReporter": "reporter",
+    "Session": "types",
+    "Telemetry": "telemetry",
+    "TelemetryConfig": "config",
+    "TelemetryLevel": "config",
+    "TelemetryOrchestrator": "instrument",
+    "TelemetryPayloadBuilder": "capture",
+    "TelemetryRegistry": "spec",
+    "TelemetryReporter": "reporter",
+    "TelemetrySpec": "spec",
+    "Trigger": "types",
+    "hookimpl": "hookspecs",
+    "instrument": "instrument",
+    "load_telemetry_config": "config",
+}
+__all__ = list(_WHERE)  # noqa: PLE0604 - the table is the list
+
+if TYPE_CHECKING:
+    from .capture import TelemetryPayloadBuilder
+    from .config import TelemetryConfig, TelemetryLevel, load_telemetry_config
+    from .hookspecs import hookimpl
+    from .instrument import TelemetryOrchestrator, instrument
+    from .reporter import NoopReporter, TelemetryReporter
+    from .spec import TelemetryRegistry, TelemetrySpec
+    from .telemetry import Telemetry
+    from .types import CompletedRun, Session, Trigger
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value

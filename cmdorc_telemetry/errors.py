@@ -1,0 +1,90 @@
+"""Every error this project raises on purpose.
+
+    TelemetryError
+    ├── ConfigError            a configuration file, variable or argument (also a ValueError)
+    │   └── SpecError          a telemetry spec
+    ├── ConsentError           the recorded decision cannot be read or may not be used
+    ├── PluginError            an installed plugin that cannot be used
+    ├── StorageError           the home directory, journal or spool cannot be used
+    └── DeliveryError          raised by a reporter to say what became of a batch
+        ├── RetryLater         not now: nothing is lost, the batch comes again
+        ├── TooLarge           the batch must be split
+        └── Rejected           the receiver will never take this batch
+
+A message says what is wrong, where, and what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TelemetryError(Exception):
+    """The base of all errors of this project."""
+
+
+class ConfigError(TelemetryError, ValueError):
+    """A value that a person wrote cannot be used.
+
+    ``where`` names the file (or variable, or argument), ``key`` the path to the value inside it.
+    """
+
+    def __init__(
+        self,
+        where: object,
+        key: str,
+        found: str,
+        expected: str = "",
+        *,
+        nearest: str | None = None,
+    ) -> None:
+        self.where, self.key, self.found, self.expected, self.nearest = str(where), key, found, expected, nearest
+        text = ": ".join(part for part in (self.where, key, found) if part)
+        if expected:
+            text += f"; expected {expected}"
+        if nearest:
+            text += f". Did you mean {nearest!r}?"
+        super().__init__(text)
+
+
+class SpecError(ConfigError):
+    """A telemetry spec breaks a rule of the spec format."""
+
+
+class ConsentError(TelemetryError):
+    """The recorded decision cannot be read, or belongs to somebody else: nothing is shared."""
+
+
+class PluginError(TelemetryError):
+    """A plugin is missing, broken, or offers something else than it was enabled for."""
+
+
+class StorageError(TelemetryError):
+    """A directory or file of the telemetry home cannot be created, read or written."""
+
+
+class DeliveryError(TelemetryError):
+    """The base of what a reporter raises to say what became of a batch."""
+
+
+class RetryLater(DeliveryError):
+    """The receiver asks to be left alone for a while; ``after`` is in seconds, or None for the usual backoff."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class TooLarge(DeliveryError):
+    """The receiver takes smaller batches only: it is split; a single event that is too large is set aside."""
+
+
+class Rejected(DeliveryError):
+    """The receiver understood the batch and will never take it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like ``word``, or None where none is similar."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None

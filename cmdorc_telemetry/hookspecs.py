@@ -1,0 +1,97 @@
+"""Every hook: when it is called, with what, and what it may return.
+
+A plugin is any object (mostly a module) with functions of these names marked ``@hookimpl``, offered through
+an entry point in the group ``cmdorc_telemetry``. A hookimpl may leave out arguments that it does not need.
+
+Rules for all of them:
+
+* what a hook raises is caught, reported once with the plugin's name, and changes nothing for the others;
+* records are frozen; what a hook returns is checked; a wrong type counts as a failure of that plugin;
+* lifecycle hooks (``cmdorc_*``) run on the caller's thread and must return within microseconds: after three
+  calls over 5 ms a plugin's lifecycle hooks are switched off for that process. One that never returns holds the
+  caller up: nothing can be done about that from inside. The other hooks run on the telemetry thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from .detector import Detector
+    from .reporter import TelemetryReporter
+    from .spec import TelemetrySpec
+    from .types import Anomaly, CompletedRun, Event, Session, Trigger
+
+PROJECT = "cmdorc_telemetry"
+"""Name of the pluggy project and of the entry-point group."""
+
+API_VERSION = 1
+"""Raised when a hook's name or arguments change in a way that breaks plugins."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def cmdorc_startup(session: Session) -> None:
+    """An orchestrator was instrumented. Called once for each, on the caller's thread.
+
+    Example: ``def cmdorc_startup(session): print(session.command_count, "commands")``
+    """
+
+
+@hookspec
+def cmdorc_completed(run: CompletedRun) -> None:
+    """A run reached a final state: once for every run, with its last state. Caller's thread.
+
+    Runs abandoned at shutdown come once with ``run.final`` False.
+
+    Example: ``def cmdorc_completed(run): log.info("%s: %s", run.command_name, run.state)``
+    """
+
+
+@hookspec
+def cmdorc_trigger(trigger: Trigger) -> None:
+    """A trigger event was handled, whatever came of it (see ``trigger.outcome``). Caller's thread."""
+
+
+@hookspec
+def cmdorc_shutdown(session: Session) -> None:
+    """An orchestrator was shut down. Called once for each, on the caller's thread, after its last run."""
+
+
+@hookspec
+def telemetry_specs() -> Sequence[TelemetrySpec]:  # type: ignore[empty-body]
+    """The specs that this plugin's own events belong to. Called once, at start.
+
+    An event that two specs declare is an error that names both.
+    """
+
+
+@hookspec
+def telemetry_reporters() -> Sequence[type[TelemetryReporter]]:  # type: ignore[empty-body]
+    """The reporter classes of this plugin. Called once, at start. Each has a ``Settings`` Struct."""
+
+
+@hookspec
+def telemetry_anonymize(event: Event) -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """Narrow what would be shared of one event. Called in the gate, on the telemetry thread.
+
+    Return replacements for fields that the event has; None as a value removes the field. A new field, or a
+    value that the spec does not allow, counts as a failure, and a failure holds the event's shared body back.
+
+    Example: ``def telemetry_anonymize(event): return {"python_version": None}``
+    """
+
+
+@hookspec
+def telemetry_detectors() -> Sequence[type[Detector]]:  # type: ignore[empty-body]
+    """The detector classes of this plugin. Called once, at start. Each has a ``Settings`` Struct."""
+
+
+@hookspec
+def telemetry_anomaly(anomaly: Anomaly) -> None:
+    """A detector raised an alert. Called once an episode, on the telemetry thread."""

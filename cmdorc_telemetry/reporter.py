@@ -1,0 +1,66 @@
+"""The interface of a reporter: code that sends bodies to one destination.
+
+A reporter sees only what the gate let out, never a lifecycle record. It is made, used and closed on the
+telemetry thread, inside one asyncio loop, so it may import heavy libraries in ``__init__``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from msgspec import Struct
+
+from .types import Batch, BatchResult
+
+
+class TelemetryReporter(ABC):
+    """Sends events to one destination. ``report`` is all that a simple one must have.
+
+    What a method raises decides what becomes of the batch: :class:`~cmdorc_telemetry.errors.RetryLater` asks for
+    a pause, :class:`~cmdorc_telemetry.errors.TooLarge` for smaller batches,
+    :class:`~cmdorc_telemetry.errors.Rejected` sets the batch aside; anything else is retried with a growing pause.
+    """
+
+    name: ClassVar[str | None] = None
+    """The name that ``plugin = "…"`` in a destination refers to; the entry point's name where None."""
+
+    class Settings(Struct, forbid_unknown_fields=True):
+        """The keys of a destination beside the reserved ones. Replace it by a Struct of your own."""
+
+    def __init__(self, settings: Any = None) -> None:
+        """``settings`` is an instance of ``Settings``, already checked."""
+        self.settings = settings if settings is not None else self.Settings()
+
+    @abstractmethod
+    async def report(self, event: str, payload: dict[str, Any]) -> None:
+        """Send one event. Returning means that the receiver has it."""
+
+    async def close(self) -> None:
+        """Release what is held. Called once; given at most 50 ms at the end of a process."""
+
+    async def report_batch(self, batch: Batch) -> BatchResult | None:
+        """Send a batch; None means that every event was accepted. By default one ``report`` an event."""
+        for event in batch.events:
+            await self.report(event.event, event.payload)
+        return None
+
+    def encode(self, batch: Batch) -> bytes:
+        """The bytes that stand for ``batch`` on the wire, before compression. Pure: show-payload calls it too."""
+        return b"".join(event.body + b"\n" for event in batch.events)
+
+    async def erase(self, install_ids: Sequence[str]) -> bool:
+        """Ask the receiver to delete what it holds of these installs. False where it has no such thing."""
+        return False
+
+    async def fetch_policy(self, etag: str | None) -> Mapping[str, Any] | None:
+        """What the operator wants less of, or None for nothing new."""
+        return None
+
+
+class NoopReporter(TelemetryReporter):
+    """Takes everything and sends it nowhere."""
+
+    async def report(self, event: str, payload: dict[str, Any]) -> None:
+        """Do nothing."""

@@ -1,0 +1,144 @@
+"""What a body may hold, compiled: one msgspec type an event, audience and level.
+
+Decoding a body into its shape drops what is not allowed and checks what is, in one pass in C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from .model import BASE, LEVELS, Event, Level, Property, TelemetrySpec, bucket_labels
+
+_MOST = 2**53
+_PATTERNS = {
+    "hash": (r"[0-9a-f]{12}", 12),
+    "version": (r"[0-9][0-9A-Za-z.+!\-]*", 40),
+    "uuid": (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", 36),
+    "timestamp": (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", 20),
+}
+
+
+class Body(Struct, kw_only=True, omit_defaults=True):
+    """The base of all shapes."""
+
+
+def _scalar(prop: Property) -> Any:
+    match prop.type:
+        case "bool":
+            return bool
+        case "count" | "duration_ms":
+            return Annotated[int, Meta(ge=int(prop.min or 0), le=int(min(prop.max or _MOST, _MOST)))]
+        case "number":
+            return Annotated[float, Meta(ge=prop.min, le=prop.max)]
+        case "enum":
+            return Literal[(*prop.members, "other")]
+        case "bucket":
+            return Literal[bucket_labels(prop.edges)]
+        case "string":
+            return Annotated[str, Meta(pattern=rf"\A(?:{prop.pattern})\Z", max_length=prop.max_length)]
+        case _:
+            pattern, length = _PATTERNS[prop.type]
+            return Annotated[str, Meta(pattern=rf"\A(?:{pattern})\Z", max_length=length)]
+
+
+def value_type(prop: Property) -> Any:
+    """The type that msgspec checks a value of ``prop`` against."""
+    if prop.max_items is None:
+        return _scalar(prop)
+    return Annotated[list[_scalar(prop)], Meta(max_length=prop.max_items)]  # type: ignore[misc]
+
+
+def _shape(title: str, properties: Mapping[str, Property], *, strict: bool, require: bool) -> type[Body]:
+    # msgspec attributes must be identifiers, property names need not be: `rename` maps one to the other.
+    fields: list[Any] = []
+    names: dict[str, str] = {}
+    for number, (name, prop) in enumerate(properties.items()):
+        attribute = name if name.isidentifier() else f"p{number}"
+        names[attribute] = name
+        if require and prop.required:
+            fields.append((attribute, value_type(prop)))
+        else:
+            fields.append((attribute, value_type(prop) | UnsetType, UNSET))
+    return msgspec.defstruct(title, fields, bases=(Body,), kw_only=True, rename=names,
+                             forbid_unknown_fields=strict)  # fmt: skip
+
+
+def own_shape(event: Event) -> type[Body]:
+    """An event's own properties as capture takes them: all optional, undeclared ones dropped."""
+    return _shape(event.name, event.properties, strict=False, require=False)
+
+
+def shared_names(event: Event, level: Level | None, *, withheld: Collection[str] = ()) -> list[str]:
+    """The own properties of ``event`` that may be shared at ``level``, less those ``withheld``."""
+    return [name for name, prop in event.properties.items() if prop.shared_at(level) and name not in withheld]
+
+
+def shared_shape(event: Event, level: Level, *, withheld: Collection[str] = ()) -> type[Body]:
+    """The body that somebody else's destination may get at ``level``: base fields and what is left of its own."""
+    base = {name: prop for name, prop in BASE.items() if name not in withheld}
+    own = {name: event.properties[name] for name in shared_names(event, level, withheld=withheld)}
+    return _shape(event.name, {**base, **own}, strict=False, require=False)
+
+
+def wire_shape(event: Event, level: Level | None) -> type[Body]:
+    """What a server accepts: unknown and missing fields are errors. ``level`` None admits private properties."""
+    own = {name: prop for name, prop in event.properties.items() if level is None or prop.shared_at(level)}
+    return _shape(event.name, {**BASE, **own}, strict=True, require=True)
+
+
+def coerce(prop: Property, value: Any) -> Any:
+    """``value`` as ``prop`` holds it: an unknown member becomes ``other``, a number its bucket, a list is cut.
+
+    Raises msgspec.ValidationError where nothing makes it valid.
+    """
+    if prop.max_items is not None:
+        return [_coerce_one(prop, item) for item in list(value)[: prop.max_items]]
+    return _coerce_one(prop, value)
+
+
+def _coerce_one(prop: Property, value: Any) -> Any:
+    if prop.type == "enum" and isinstance(value, str) and value not in prop.members:
+        return "other"
+    if prop.type == "bucket" and isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+        return bucket_labels(prop.edges)[sum(value >= edge for edge in prop.edges)]
+    return msgspec.convert(value, _scalar(prop))
+
+
+class Shapes:
+    """The shapes of a set of specs, made once each and kept."""
+
+    def __init__(self, specs: Collection[TelemetrySpec]) -> None:
+        self._events = {(spec.ref, event.name): (spec, event) for spec in specs
+                        for event in sorted(spec.events, key=lambda event: event.version)}  # fmt: skip
+        self._shared: dict[tuple[str, str, Level, frozenset[str]], type[Body] | None] = {}
+
+    def event(self, ref: str, name: str) -> tuple[TelemetrySpec, Event] | None:
+        """The spec and event of that name, or None."""
+        return self._events.get((ref, name))
+
+    def __iter__(self) -> Any:
+        return iter(self._events.values())
+
+    def shared(
+        self, ref: str, name: str, level: Level | None, withheld: frozenset[str] = frozenset()
+    ) -> type[Body] | None:
+        """The shape of the shared body; None where the event is unknown or has nothing of its own to share."""
+        if level is None:
+            return None
+        key = (ref, name, level, withheld)
+        if key not in self._shared:
+            found = self.event(ref, name)
+            allowed = found is not None and bool(shared_names(found[1], level, withheld=withheld))
+            self._shared[key] = shared_shape(found[1], level, withheld=withheld) if found and allowed else None
+        return self._shared[key]
+
+
+def lower(first: Level | None, second: Level | None) -> Level | None:
+    """The lesser of two levels; None (nothing) is the least."""
+    if first is None or second is None:
+        return None
+    return LEVELS[min(LEVELS.index(first), LEVELS.index(second))]

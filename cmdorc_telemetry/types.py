@@ -1,0 +1,150 @@
+"""The records that pass between the orchestrator, the stages and the plugins.
+
+All are frozen: what a plugin is given cannot be changed by another plugin. Lifecycle records hold raw
+values for local use; a reporter never sees one, only a :class:`Batch` of bodies that the gate let out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+RunState = Literal["pending", "running", "success", "failed", "cancelled"]
+TriggerOutcome = Literal["ran", "nothing", "cycle", "refused"]
+EventStatus = Literal["accepted", "duplicate", "rejected", "retry"]
+Audience = Literal["shared", "private"]
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """One instrumented orchestrator, as it was when its startup or shutdown was reported."""
+
+    id: str
+    """Random, fresh for each orchestrator."""
+    started_at: float
+    """Seconds since the epoch, UTC."""
+    uptime: float = 0.0
+    """Seconds since the orchestrator was instrumented, monotonic. 0 at startup."""
+    command_count: int = 0
+    has_triggers: bool = False
+    trigger_count: int = 0
+    """Distinct trigger patterns that start commands."""
+    trigger_patterns: tuple[str, ...] = ()
+    executor_type: Literal["local_subprocess", "mock", "custom"] = "custom"
+    retrigger_policies: tuple[str, ...] = ()
+    """One ``on_retrigger`` value a command, in the order of the configuration."""
+    cmdorc_version: str = ""
+    config_name: str | None = None
+    """Name of the configuration file; None where the orchestrator was made without one that is known."""
+
+
+class CompletedRun(Struct, frozen=True, kw_only=True):
+    """One run that reached a final state, or that was abandoned at shutdown (``final`` is then False)."""
+
+    run_id: str
+    command_name: str
+    state: RunState
+    """cmdorc's own value, the last one where a cancel finalised twice."""
+    final: bool = True
+    duration: float = 0.0
+    """Seconds from running to final, monotonic; 0 for a run that never started."""
+    manual: bool = True
+    trigger_event: str | None = None
+    """The event that started the run; None for a manual one."""
+    trigger_chain: tuple[str, ...] = ()
+    concurrent_runs: int = 1
+    """Runs of this orchestrator that were live when this one ended, itself included."""
+    timed_out: bool = False
+    arg_count: int = 0
+    """Words of the resolved command line after the first."""
+    cwd: str | None = None
+    """Working directory of the command; None where it was the orchestrator's own."""
+    session_id: str = ""
+
+
+class Trigger(Struct, frozen=True, kw_only=True):
+    """One trigger event and what came of it."""
+
+    name: str
+    outcome: TriggerOutcome
+    """``ran`` (at least one run started), ``nothing``, ``cycle``, or ``refused`` (after shutdown)."""
+    chain_depth: int = 0
+    """Events before this one in its chain."""
+    runs_started: int = 0
+    session_id: str = ""
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """An event as an anonymizer sees it: the fields that would be shared, read-only."""
+
+    spec: str
+    """Spec and major version, such as ``cmdorc.core@1``."""
+    name: str
+    fields: Mapping[str, Any]
+
+
+class BatchEvent(Struct, frozen=True):
+    """One event of a batch: its id, its name and the body that the gate let out."""
+
+    event_id: str
+    event: str
+    body: bytes
+    """A JSON object, UTF-8: what show-payload prints."""
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The body, decoded: a fresh dict at each access."""
+        payload: dict[str, Any] = msgspec.json.decode(self.body)
+        return payload
+
+
+class Batch(Struct, frozen=True, kw_only=True):
+    """What one delivery hands to a reporter."""
+
+    destination: str
+    events: tuple[BatchEvent, ...]
+    epoch: str = ""
+    """Identifies the spool that the drop counts belong to."""
+    drops: Mapping[str, int] = field(default_factory=dict)
+    """Events this client lost for this destination so far, by reason, cumulative."""
+
+
+class EventResult(Struct, frozen=True):
+    """What became of one event of a batch."""
+
+    event_id: str
+    status: EventStatus
+    reason: str | None = None
+
+
+class BatchResult(Struct, frozen=True, kw_only=True):
+    """What became of a batch."""
+
+    results: tuple[EventResult, ...] | None = None
+    """One an event, in any order; None means that all were accepted. An event not named is retried."""
+    answer: Mapping[str, Any] | None = None
+    """What the receiver gave back, such as ``{"stats": {"percentile_duration": 87}}``: kept, shown by ``stats``."""
+
+
+class Anomaly(Struct, frozen=True, kw_only=True):
+    """One alert of a detector, after hysteresis."""
+
+    detector: str
+    event: str
+    metric: str
+    kind: Literal["above", "below", "changed"]
+    value: float
+    threshold: float
+    sample_count: int
+    group: str | None = None
+    """The group that was judged, such as a command name; None for all events together."""
+    message: str = ""
+
+
+class Drop(Struct, frozen=True):
+    """A number of events lost for one reason."""
+
+    reason: str
+    count: int
