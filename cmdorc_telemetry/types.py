@@ -76,6 +76,92 @@ class Trigger(Struct, frozen=True, kw_only=True):
     session_id: str = ""
 
 
+class Captured(Struct, frozen=True, array_like=True):
+    """What capture writes into the journal: one checked event, or one trigger that is still to be folded."""
+
+    kind: Literal["event", "trigger"]
+    spec: str
+    event: str
+    version: int
+    at: int
+    """Seconds since the epoch, UTC."""
+    body: msgspec.Raw
+    """A JSON object: base fields and every declared field with a valid value, private ones included."""
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One event behind the gate, as the spool keeps it."""
+
+    spec: str
+    event: str
+    version: int
+    at: int
+    generation: str
+    source: str
+    """The journal that it came from."""
+    private: bytes
+    """For destinations of the user's own."""
+    shared: bytes | None
+    """What the widest destination of somebody else's may get; None where nothing may be shared."""
+
+
+class Gated(Struct, frozen=True, kw_only=True):
+    """What the gate made of the records of one segment."""
+
+    rows: tuple[Row, ...] = ()
+    withheld: Mapping[str, int] = field(default_factory=dict)
+    """Shared bodies held back, by reason: level, consent, sampling, invalid, anonymizer."""
+    unreadable: int = 0
+    """Records that are no events."""
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """What one destination gets to see of the spool."""
+
+    name: str
+    audience: Audience = "shared"
+    identity: str = ""
+    kinds: frozenset[tuple[str, str]] | None = None
+    """The (spec, event) pairs it takes; None for all."""
+    source: str | None = None
+    """The only journal whose events it takes; None for all."""
+
+    def wants(self, spec: str, event: str, has_shared: bool, source: str) -> bool:
+        """Whether there is a body for it."""
+        return (
+            (self.audience == "private" or has_shared)
+            and (self.kinds is None or (spec, event) in self.kinds)
+            and (self.source is None or self.source == source)
+        )
+
+
+class Ledger(Struct, frozen=True, kw_only=True):
+    """The bookkeeping of one destination: ``recorded == acknowledged + pending + sum(dropped.values())``."""
+
+    name: str
+    recorded: int = 0
+    acknowledged: int = 0
+    pending: int = 0
+    """Waiting, those set aside included."""
+    set_aside: int = 0
+    """Of those: rejected while alone, kept to be looked at."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    next_try: float = 0.0
+    """Seconds since the epoch; 0 for at once."""
+    last_report: float = 0.0
+    last_error: str = ""
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    removed: bool = False
+
+    def __str__(self) -> str:
+        lost = sum(self.dropped.values())
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.dropped.items()) if count)
+        return (
+            f"recorded {self.recorded} = acknowledged {self.acknowledged} + pending {self.pending} + dropped {lost}"
+            + (f" ({reasons})" if reasons else "")
+        )
+
+
 class Event(Struct, frozen=True, kw_only=True):
     """An event as an anonymizer sees it: the fields that would be shared, read-only."""
 
@@ -141,10 +227,3 @@ class Anomaly(Struct, frozen=True, kw_only=True):
     group: str | None = None
     """The group that was judged, such as a command name; None for all events together."""
     message: str = ""
-
-
-class Drop(Struct, frozen=True):
-    """A number of events lost for one reason."""
-
-    reason: str
-    count: int

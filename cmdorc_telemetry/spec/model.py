@@ -28,11 +28,11 @@ _BOUNDS: dict[str, tuple[str, ...]] = {
 _NAME = re.compile(r"[A-Za-z$_][A-Za-z0-9$_.\-]{0,99}")
 
 
-class _Part(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What all parts of a spec have in common."""
 
 
-class Property(_Part, kw_only=True):
+class Property(_Part, frozen=True, kw_only=True):
     """One field of an event. With ``max_items`` it is a list of its type."""
 
     type: ValueType
@@ -82,7 +82,7 @@ class Property(_Part, kw_only=True):
         )
 
 
-class Semantics(_Part, kw_only=True):
+class Semantics(_Part, frozen=True, kw_only=True):
     """What an event means."""
 
     what: str
@@ -90,7 +90,7 @@ class Semantics(_Part, kw_only=True):
     why: str = ""
 
 
-class Retention(_Part, kw_only=True):
+class Retention(_Part, frozen=True, kw_only=True):
     """How long a server may keep an event."""
 
     days: int
@@ -101,7 +101,7 @@ class Retention(_Part, kw_only=True):
             raise ValueError(f"found {self.days} days; expected 1 or more")
 
 
-class Sampling(_Part, kw_only=True):
+class Sampling(_Part, frozen=True, kw_only=True):
     """Which share of the events is shared: a function of the event's id."""
 
     rate: float
@@ -112,7 +112,7 @@ class Sampling(_Part, kw_only=True):
             raise ValueError(f"found a sampling rate of {self.rate:g}; expected 0 to 1")
 
 
-class Threshold(_Part, kw_only=True):
+class Threshold(_Part, frozen=True, kw_only=True):
     """The range that a metric should stay in."""
 
     metric: str
@@ -126,7 +126,7 @@ class Threshold(_Part, kw_only=True):
             raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
 
 
-class AnomalyDetection(_Part, kw_only=True):
+class AnomalyDetection(_Part, frozen=True, kw_only=True):
     """When an event's statistics are unusual, and what to do then."""
 
     enabled: bool = True
@@ -135,7 +135,7 @@ class AnomalyDetection(_Part, kw_only=True):
     actions: tuple[Literal["alert", "log", "trigger_regen"], ...] = ("log",)
 
 
-class Event(_Part, kw_only=True):
+class Event(_Part, frozen=True, kw_only=True):
     """One kind of event."""
 
     name: str
@@ -161,7 +161,7 @@ class Event(_Part, kw_only=True):
         return any(prop.shared_at(level) for prop in self.properties.values())
 
 
-class Meta(_Part, kw_only=True):
+class Meta(_Part, frozen=True, kw_only=True):
     """Who owns a spec, and its identity: ``name`` and ``version``."""
 
     name: str
@@ -174,14 +174,14 @@ class Meta(_Part, kw_only=True):
     stability: Literal["idea", "in_creation", "experimental", "beta", "stable", "deprecated"] = "experimental"
 
 
-class Provider(_Part, kw_only=True):
+class Provider(_Part, frozen=True, kw_only=True):
     """Where the spec's authors send its events: documentation and defaults; a spec never redirects anything."""
 
     type: Literal["posthog", "segment", "opentelemetry", "internal"]
     config: dict[str, Any] = field(default_factory=dict)
 
 
-class Config(_Part, kw_only=True):
+class Config(_Part, frozen=True, kw_only=True):
     """Defaults for the events of a spec."""
 
     default_retention_days: int = 90
@@ -194,7 +194,7 @@ class Config(_Part, kw_only=True):
             raise ValueError(f"found a sampling rate of {self.default_sampling_rate:g}; expected 0 to 1")
 
 
-class Outcome(_Part, kw_only=True):
+class Outcome(_Part, frozen=True, kw_only=True):
     """The event that one outcome of an operation emits, and where its properties come from."""
 
     event: str
@@ -203,7 +203,7 @@ class Outcome(_Part, kw_only=True):
     """Property ← path into ``input``, ``output`` or ``error``."""
 
 
-class Operation(_Part, kw_only=True):
+class Operation(_Part, frozen=True, kw_only=True):
     """An operation that emits an event when it succeeds or fails."""
 
     name: str
@@ -211,7 +211,7 @@ class Operation(_Part, kw_only=True):
     failure: Outcome | None = None
 
 
-class TelemetrySpec(_Part, kw_only=True):
+class TelemetrySpec(_Part, frozen=True, kw_only=True):
     """One spec. ``ref`` is what frames, bodies and servers call it."""
 
     meta: Meta
@@ -265,20 +265,20 @@ def bucket_labels(edges: tuple[float, ...]) -> tuple[str, ...]:
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._+\-]*"
 BASE: dict[str, Property] = {
-    "event": Property(type="string", pattern=_NAME.pattern, max_length=100, required=True, level="minimal",
+    "event": Property(type="string", pattern=_NAME.pattern, max_length=100, level="minimal",
                       description="Name of the event"),
     "cmdorc_version": Property(type="version", level="minimal", description="Version of cmdorc"),
     "app_name": Property(type="string", pattern=_WORD, max_length=64, level="minimal",
                          description="The application, where it is not cmdorc"),
     "app_version": Property(type="version", level="minimal", description="Its version"),
-    "python_version": Property(type="version", required=True, level="minimal", description="Python, major.minor"),
-    "os": Property(type="enum", members=("linux", "darwin", "windows", "freebsd"), required=True, level="minimal",
+    "python_version": Property(type="version", level="minimal", description="Python, major.minor"),
+    "os": Property(type="enum", members=("linux", "darwin", "windows", "freebsd"), level="minimal",
                    description="Operating system"),
     "arch": Property(type="enum", members=("x86_64", "arm64", "i686", "armv7l", "ppc64le", "riscv64", "s390x"),
-                     required=True, level="minimal", description="Processor architecture"),
-    "anonymous_install_id": Property(type="uuid", required=True, level="minimal",
+                     level="minimal", description="Processor architecture"),
+    "anonymous_install_id": Property(type="uuid", level="minimal",
                                      description="Random, made at opt-in, deleted at opt-out"),
-    "timestamp": Property(type="timestamp", required=True, level="minimal", description="UTC, whole seconds"),
+    "timestamp": Property(type="timestamp", level="minimal", description="UTC, whole seconds"),
     "event_id": Property(type="uuid", level="minimal", description="Random; lets a server count an event once"),
     "spec": Property(type="string", pattern=_WORD + r"@\d{1,6}", max_length=120, level="minimal",
                      description="The spec that declares the event"),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import SpecError
 from .model import Event, TelemetrySpec
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # pragma: no cover - Python 3.10
+else:
     import tomli as tomllib
 
 CORE = Path(__file__).with_name("core.telemetry.toml")

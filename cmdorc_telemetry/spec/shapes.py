@@ -6,7 +6,7 @@ Decoding a body into its shape drops what is not allowed and checks what is, in 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -14,6 +14,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from .model import BASE, LEVELS, Event, Level, Property, TelemetrySpec, bucket_labels
 
 _MOST = 2**53
+REQUIRED = ("event", "anonymous_install_id", "timestamp")
+"""Base fields without which a server cannot take an event."""
 _PATTERNS = {
     "hash": (r"[0-9a-f]{12}", 12),
     "version": (r"[0-9][0-9A-Za-z.+!\-]*", 40),
@@ -52,24 +54,24 @@ def value_type(prop: Property) -> Any:
     return Annotated[list[_scalar(prop)], Meta(max_length=prop.max_items)]  # type: ignore[misc]
 
 
-def _shape(title: str, properties: Mapping[str, Property], *, strict: bool, require: bool) -> type[Body]:
+def _shape(title: str, properties: Mapping[str, Property], *, strict: bool = False) -> type[Body]:
     # msgspec attributes must be identifiers, property names need not be: `rename` maps one to the other.
     fields: list[Any] = []
     names: dict[str, str] = {}
     for number, (name, prop) in enumerate(properties.items()):
         attribute = name if name.isidentifier() else f"p{number}"
         names[attribute] = name
-        if require and prop.required:
+        if strict and name in REQUIRED:
             fields.append((attribute, value_type(prop)))
         else:
             fields.append((attribute, value_type(prop) | UnsetType, UNSET))
-    return msgspec.defstruct(title, fields, bases=(Body,), kw_only=True, rename=names,
-                             forbid_unknown_fields=strict)  # fmt: skip
+    shape = msgspec.defstruct(title, fields, bases=(Body,), kw_only=True, rename=names, forbid_unknown_fields=strict)
+    return cast(type[Body], shape)
 
 
 def own_shape(event: Event) -> type[Body]:
     """An event's own properties as capture takes them: all optional, undeclared ones dropped."""
-    return _shape(event.name, event.properties, strict=False, require=False)
+    return _shape(event.name, event.properties)
 
 
 def shared_names(event: Event, level: Level | None, *, withheld: Collection[str] = ()) -> list[str]:
@@ -81,13 +83,16 @@ def shared_shape(event: Event, level: Level, *, withheld: Collection[str] = ()) 
     """The body that somebody else's destination may get at ``level``: base fields and what is left of its own."""
     base = {name: prop for name, prop in BASE.items() if name not in withheld}
     own = {name: event.properties[name] for name in shared_names(event, level, withheld=withheld)}
-    return _shape(event.name, {**base, **own}, strict=False, require=False)
+    return _shape(event.name, {**base, **own})
 
 
 def wire_shape(event: Event, level: Level | None) -> type[Body]:
-    """What a server accepts: unknown and missing fields are errors. ``level`` None admits private properties."""
+    """What a server accepts: unknown fields are errors. ``level`` None admits private properties.
+
+    An event's own properties are never required here: consent or an anonymizer may withhold any of them.
+    """
     own = {name: prop for name, prop in event.properties.items() if level is None or prop.shared_at(level)}
-    return _shape(event.name, {**BASE, **own}, strict=True, require=True)
+    return _shape(event.name, {**BASE, **own}, strict=True)
 
 
 def coerce(prop: Property, value: Any) -> Any:

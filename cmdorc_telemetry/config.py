@@ -1,0 +1,371 @@
+"""Configuration files and variables → frozen values. Says what is wanted, not what is allowed (``consent.py``).
+
+Layers: the user's file (``~/.cmdorc/config.toml``), or an operator's where nobody decided; a project's cmdorc
+TOML, which can only lower; the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from . import clock
+from .errors import ConfigError, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class TelemetryLevel(Enum):
+    """How much may be shared. Ordered: OFF < MINIMAL < STANDARD < DEBUG."""
+
+    OFF = "off"
+    MINIMAL = "minimal"
+    STANDARD = "standard"
+    DEBUG = "debug"
+
+    @property
+    def rank(self) -> int:
+        """0 for OFF to 3 for DEBUG."""
+        return _RANKS[self]
+
+    def __lt__(self, other: TelemetryLevel) -> bool:
+        return self.rank < other.rank
+
+    def __le__(self, other: TelemetryLevel) -> bool:
+        return self.rank <= other.rank
+
+    @classmethod
+    def parse(cls, value: object, where: object, key: str) -> TelemetryLevel:
+        """The level of that name. Raises ConfigError."""
+        if isinstance(value, TelemetryLevel):
+            return value
+        names = [level.value for level in cls]
+        if isinstance(value, str) and value.lower() in names:
+            return cls(value.lower())
+        close = nearest(value.lower(), names) if isinstance(value, str) else None
+        raise ConfigError(where, key, f"found {value!r}", "one of " + ", ".join(names), nearest=close)
+
+
+_RANKS = {level: rank for rank, level in enumerate(TelemetryLevel)}
+
+RESERVED = ("plugin", "audience", "level", "events", "rename", "timeout")
+"""Keys of a destination that the core reads itself; all others are its reporter's settings."""
+
+
+@dataclass(frozen=True)
+class DestinationConfig:
+    """One ``[telemetry.to.NAME]`` table."""
+
+    name: str
+    plugin: str
+    audience: str = "shared"
+    level: TelemetryLevel | None = None
+    events: tuple[str, ...] | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 10.0
+    """Seconds that one call of the reporter may take."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """As written; ``NAME_env`` not yet replaced."""
+    where: str = ""
+    """The file, for messages."""
+
+    @property
+    def identity(self) -> str:
+        """What a person agrees to when they agree to a destination. Secrets are not part of it."""
+        target = "".join(f" {key}={value}" for key, value in sorted(self.settings.items())
+                         if key in ("endpoint", "url", "path", "host", "port"))  # fmt: skip
+        return f"{self.plugin}{target}"
+
+    def resolved(self, environ: Mapping[str, str]) -> dict[str, Any]:
+        """The reporter's settings, secrets taken from the environment. Raises ConfigError."""
+        settings: dict[str, Any] = {}
+        for key, value in self.settings.items():
+            if key.endswith("_env"):
+                if value not in environ:
+                    raise ConfigError(
+                        self.where, f"telemetry.to.{self.name}.{key}", f"{value!r} is not set", "a set variable"
+                    )
+                settings[key.removesuffix("_env")] = environ[value]
+            else:
+                settings[key] = value
+        return settings
+
+
+@dataclass(frozen=True)
+class TelemetryConfig:
+    """What one file, or one caller, asks for. Asking never turns anything on: see ``consent.py``.
+
+    Raises ConfigError (a ValueError) for DEBUG without a consent that is still valid.
+    """
+
+    enabled: bool = False
+    level: TelemetryLevel = TelemetryLevel.MINIMAL
+    endpoint: str | None = None
+    local_file: Path | None = None
+    debug_consent_given: bool = False
+    debug_consent_expires: datetime | None = None
+    plugins: tuple[str, ...] = ()
+    destinations: tuple[DestinationConfig, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings of plugins that are not destinations, by plugin."""
+    specs: tuple[Path, ...] = ()
+    source: Path | None = None
+    """The file it was read from."""
+
+    def __post_init__(self) -> None:
+        if self.level is TelemetryLevel.DEBUG:
+            where = self.source or "TelemetryConfig"
+            if not self.debug_consent_given:
+                raise ConfigError(where, "level", "found 'debug' without debug_consent_given",
+                                  "a consent: cmdorc telemetry opt-in --debug")  # fmt: skip
+            expires = self.debug_consent_expires
+            if expires is None or expires.tzinfo is None:
+                raise ConfigError(where, "debug_consent_expires", f"found {expires!r}", "a moment with a time zone")
+            if expires <= clock.utcnow():
+                raise ConfigError(where, "debug_consent_expires", f"expired on {expires:%Y-%m-%d}",
+                                  "a new consent: cmdorc telemetry opt-in --debug")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One file's ``[telemetry]`` table, checked. None means that the file says nothing about it."""
+
+    source: Path | None = None
+    enabled: bool | None = None
+    level: TelemetryLevel | None = None
+    plugins: tuple[str, ...] = ()
+    destinations: tuple[DestinationConfig, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    specs: tuple[Path, ...] = ()
+    asks: bool = False
+    """Whether the file has a ``[telemetry]`` table at all."""
+    debug_consent_given: bool = False
+    debug_consent_expires: datetime | None = None
+
+    @classmethod
+    def of(cls, config: TelemetryConfig | None) -> Layer:
+        """A ``config=`` argument as a layer."""
+        if config is None:
+            return cls()
+        return cls(config.source, config.enabled, config.level, config.plugins, config.destinations,
+                   config.settings, config.specs, asks=True)  # fmt: skip
+
+
+def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """``~/.cmdorc``, or what ``CMDORC_HOME`` says. Raises ConfigError where there is no home."""
+    if environ.get("CMDORC_HOME"):
+        return Path(environ["CMDORC_HOME"]).absolute()
+    try:
+        return Path.home() / ".cmdorc"
+    except RuntimeError:
+        raise ConfigError("environment", "HOME", "no home directory", "HOME or CMDORC_HOME to be set") from None
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where everything of one user is. Nothing outside these paths is ever written, but to a destination."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The user's own configuration."""
+        return self.root / "config.toml"
+
+    @property
+    def install_id(self) -> Path:
+        """A random id, made at opt-in."""
+        return self.root / "telemetry_install_id"
+
+    @property
+    def salt(self) -> Path:
+        """The key of all hashes; it never leaves the machine."""
+        return self.root / "telemetry_salt"
+
+    @property
+    def telemetry(self) -> Path:
+        """The directory, mode 700, of all the rest."""
+        return self.root / "telemetry"
+
+    @property
+    def consent(self) -> Path:
+        """The recorded decision."""
+        return self.telemetry / "consent.toml"
+
+    @property
+    def journal(self) -> Path:
+        """The directory of the segments."""
+        return self.telemetry / "journal"
+
+    @property
+    def spool(self) -> Path:
+        """The shared durable queue."""
+        return self.telemetry / "spool.db"
+
+    @property
+    def history(self) -> Path:
+        """What insights read."""
+        return self.telemetry / "history.db"
+
+    @property
+    def waiting(self) -> Path:
+        """Exists, since its time of modification, while something waits to be delivered."""
+        return self.telemetry / "waiting"
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The TOML in ``path``; empty where there is no such file. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ConfigError(path, "", f"cannot be read: {fault}") from None
+    except tomllib.TOMLDecodeError as fault:
+        raise ConfigError(path, "", f"is not valid TOML: {fault}") from None
+
+
+_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "enabled": (bool, "true or false"),
+    "level": (str, "one of off, minimal, standard, debug"),
+    "plugins": (list, "a list of names"),
+    "specs": (list, "a list of files"),
+    "endpoint": (str, "a URL"),
+    "local_file": (str, "a path"),
+    "to": (dict, "tables [telemetry.to.NAME]"),
+    "settings": (dict, "tables [telemetry.settings.PLUGIN]"),
+    "debug_consent_given": (bool, "true or false"),
+    "debug_consent_expires": (datetime, "a date and time"),
+}
+_DESTINATION_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "plugin": (str, "the name of a reporter plugin"),
+    "audience": (str, "'shared' or 'private'"),
+    "level": (str, "one of off, minimal, standard, debug"),
+    "events": (list, "a list of event names"),
+    "rename": (dict, "a table of names"),
+    "timeout": ((int, float), "seconds"),
+}
+
+
+def load_layer(path: Path) -> Layer:
+    """The ``[telemetry]`` table of a file, checked. Raises ConfigError."""
+    table = read_table(path).get("telemetry")
+    if table is None:
+        return Layer(source=path)
+    if not isinstance(table, dict):
+        raise ConfigError(path, "telemetry", f"found {type(table).__name__}", "a table [telemetry]")
+    for key, value in table.items():
+        _check(path, "telemetry", key, value, _KEYS, closed=True)
+    for key in ("plugins", "specs"):
+        _check_names(path, f"telemetry.{key}", table.get(key, []))
+    expires = table.get("debug_consent_expires")
+    return Layer(
+        source=path,
+        enabled=table.get("enabled"),
+        level=TelemetryLevel.parse(table["level"], path, "telemetry.level") if "level" in table else None,
+        plugins=tuple(table.get("plugins", ())),
+        destinations=_destinations(path, table),
+        settings=table.get("settings", {}),
+        specs=tuple(path.parent / Path(name).expanduser() for name in table.get("specs", ())),
+        asks=True,
+        debug_consent_given=table.get("debug_consent_given", False),
+        debug_consent_expires=expires.replace(tzinfo=expires.tzinfo or timezone.utc) if expires else None,
+    )
+
+
+def _check(
+    path: Path, prefix: str, key: str, value: object, keys: Mapping[str, tuple[Any, str]], *, closed: bool
+) -> None:
+    if key not in keys:
+        if closed:
+            raise ConfigError(
+                path, f"{prefix}.{key}", "unknown key", "one of " + ", ".join(keys), nearest=nearest(key, keys)
+            )
+        return
+    kind, expected = keys[key]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(path, f"{prefix}.{key}", f"found {value!r}", expected)
+
+
+def _check_names(path: Path, key: str, names: list[object]) -> None:
+    for number, name in enumerate(names):
+        if not isinstance(name, str):
+            raise ConfigError(path, f"{key}[{number}]", f"found {name!r}", "a name")
+
+
+def _destinations(path: Path, table: Mapping[str, Any]) -> tuple[DestinationConfig, ...]:
+    """The ``to`` tables, and what the short forms ``endpoint`` and ``local_file`` stand for."""
+    tables: dict[str, dict[str, Any]] = {}
+    for name, entry in table.get("to", {}).items():
+        if not isinstance(entry, dict):
+            raise ConfigError(path, f"telemetry.to.{name}", f"found {entry!r}", "a table")
+        tables[name] = dict(entry)
+    for short, name, key in (("endpoint", "http", "endpoint"), ("local_file", "file", "path")):
+        if short in table:
+            if key in tables.setdefault(name, {}):
+                raise ConfigError(path, f"telemetry.{short}", f"telemetry.to.{name}.{key} is there too", "one of them")
+            tables[name][key] = table[short]
+    return tuple(_destination(path, name, entry) for name, entry in tables.items())
+
+
+def _destination(path: Path, name: str, entry: Mapping[str, Any]) -> DestinationConfig:
+    prefix = f"telemetry.to.{name}"
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise ConfigError(path, prefix, f"found the name {name!r}", "letters, digits, - and _ only")
+    for key, value in entry.items():
+        _check(path, prefix, key, value, _DESTINATION_KEYS, closed=False)
+    audience = entry.get("audience", "shared")
+    if audience not in ("shared", "private"):
+        raise ConfigError(path, f"{prefix}.audience", f"found {audience!r}", "'shared' or 'private'",
+                          nearest=nearest(audience, ("shared", "private")))  # fmt: skip
+    if "events" in entry:
+        _check_names(path, f"{prefix}.events", entry["events"])
+    if entry.get("timeout", 1) <= 0:
+        raise ConfigError(path, f"{prefix}.timeout", f"found {entry['timeout']!r}", "seconds above 0")
+    return DestinationConfig(
+        name=name,
+        plugin=entry.get("plugin", name),
+        audience=audience,
+        level=TelemetryLevel.parse(entry["level"], path, f"{prefix}.level") if "level" in entry else None,
+        events=tuple(entry["events"]) if "events" in entry else None,
+        rename=entry.get("rename", {}),
+        timeout=float(entry.get("timeout", 10.0)),
+        settings={key: value for key, value in entry.items() if key not in RESERVED},
+        where=str(path),
+    )
+
+
+def load_telemetry_config(path: str | Path) -> TelemetryConfig:
+    """The ``[telemetry]`` table of a file, such as a cmdorc TOML. Raises ConfigError; a missing file is one.
+
+    Nothing is turned on by it: an ``instrument(…, config=…)`` can only lower what the user decided.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(path, "", "no such file", "a TOML file")
+    layer = load_layer(path)
+    settings = {to.name: to.settings for to in layer.destinations}
+    local_file = settings.get("file", {}).get("path")
+    return TelemetryConfig(
+        enabled=bool(layer.enabled),
+        level=layer.level or TelemetryLevel.MINIMAL,
+        endpoint=settings.get("http", {}).get("endpoint"),
+        local_file=Path(local_file).expanduser() if local_file else None,
+        debug_consent_given=layer.debug_consent_given,
+        debug_consent_expires=layer.debug_consent_expires,
+        plugins=layer.plugins,
+        destinations=layer.destinations,
+        settings=layer.settings,
+        specs=layer.specs,
+        source=path,
+    )

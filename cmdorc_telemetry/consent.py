@@ -1,0 +1,254 @@
+"""The decision: who made it, what it covers, and what remains of it after every layer that can lower it.
+
+``decide`` is pure. Nothing but a person's recorded yes, or an operator's variable where nobody decided, can
+raise anything; files, arguments and servers only lower.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import clock, files
+from .config import DestinationConfig, Home, Layer, TelemetryLevel, read_table
+from .errors import ConfigError, ConsentError
+
+if TYPE_CHECKING:
+    from .spec import TelemetrySpec
+
+CORE_SPEC = "cmdorc.core"
+DEBUG_DAYS = timedelta(days=30)
+_CI_VARIABLES = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "BUILDKITE", "CIRCLECI", "TF_BUILD", "JENKINS_URL",
+                 "TEAMCITY_VERSION", "TRAVIS", "APPVEYOR")  # fmt: skip
+_FALSE = ("", "0", "false", "no", "off")
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a person said about one spec."""
+
+    record: bool = False
+    """Whether events may be written down on this machine."""
+    share: TelemetryLevel = TelemetryLevel.OFF
+    """How much of them may go to shared destinations."""
+    decided_at: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """``event.property`` (``*.name`` for base fields) → the declaration that was shown."""
+    destinations: Mapping[str, str] = field(default_factory=dict)
+    """Name → identity of each shared destination that was shown."""
+    debug_expires: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Consent:
+    """The file ``consent.toml``: every decision, and what older generations allowed."""
+
+    generation: str = ""
+    grants: Mapping[str, Grant] = field(default_factory=dict)
+    generations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Generation → spec name → the level that was shared under it."""
+
+    def level_of(self, generation: str, spec: str) -> TelemetryLevel:
+        """What ``generation`` allowed to be shared of ``spec``; OFF for one that is not known."""
+        return TelemetryLevel(self.generations.get(generation, {}).get(spec, "off"))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is in force for one spec."""
+
+    record: bool = False
+    share: TelemetryLevel = TelemetryLevel.OFF
+    generation: str = ""
+    decided_by: Literal["nobody", "you", "operator"] = "nobody"
+    decided_at: str = ""
+    limits: tuple[str, ...] = ()
+    """What lowered the decision, in words."""
+    ignored: tuple[str, ...] = ()
+    """What a layer tried and may not do, in words."""
+
+
+def truthy(value: str | None) -> bool:
+    """Whether a variable such as ``DO_NOT_TRACK`` is set to something that means yes."""
+    return value is not None and value.strip().lower() not in _FALSE
+
+
+def in_ci(environ: Mapping[str, str]) -> bool:
+    """Whether this looks like a CI machine."""
+    return any(truthy(environ.get(name)) for name in _CI_VARIABLES)
+
+
+def load_consent(home: Home) -> Consent | None:
+    """The recorded decision; None where nobody decided. Raises ConsentError: then nothing may be shared."""
+    try:
+        table = read_table(home.consent)
+        if not table and not home.consent.exists():
+            return None
+        grants = {name: _grant(entry) for name, entry in table["spec"].items()}
+        return Consent(str(table["generation"]), grants, table.get("generations", {}))
+    except (ConfigError, KeyError, TypeError, ValueError, AttributeError, OSError) as fault:
+        raise ConsentError(
+            f"{home.consent} cannot be used ({fault}): nothing is recorded or sent. "
+            "`cmdorc telemetry opt-out` or `opt-in` writes a new decision"
+        ) from fault
+
+
+def _grant(entry: Mapping[str, Any]) -> Grant:
+    record, expires = entry["record"], entry.get("debug_expires")
+    if not isinstance(record, bool) or not isinstance(expires, datetime | None):
+        raise ValueError("a value of the wrong type")
+    if expires is not None and expires.tzinfo is None:
+        raise ValueError("debug_expires has no time zone")
+    return Grant(record, TelemetryLevel(entry["share"]), str(entry.get("decided_at", "")),
+                 dict(entry.get("fields", {})), dict(entry.get("destinations", {})), expires)  # fmt: skip
+
+
+def save_grant(home: Home, spec: str, grant: Grant) -> Consent:
+    """Record a decision, as a new generation. Raises StorageError; a file that cannot be read is replaced."""
+    import tomlkit
+
+    files.private_dir(home.root)
+    files.private_dir(home.telemetry)
+    with files.FileLock(home.telemetry / "consent.lock"):
+        try:
+            old = load_consent(home) or Consent()
+        except ConsentError:
+            old = Consent()
+        grants = {**old.grants, spec: grant}
+        generation = secrets.token_hex(8)
+        shared = {name: each.share.value for name, each in grants.items() if each.record}
+        # A no forgets what older generations allowed: nothing recorded under them is ever sent again.
+        known = old.generations if grant.record else {}
+        consent = Consent(generation, grants, {**known, generation: shared})
+        document = tomlkit.document()
+        document.add(tomlkit.comment("Written by `cmdorc telemetry`. Change it with opt-in and opt-out."))
+        document["generation"] = generation
+        document["spec"] = {name: _table(each) for name, each in grants.items()}
+        document["generations"] = {key: dict(value) for key, value in consent.generations.items()}
+        files.replace(home.consent, tomlkit.dumps(document).encode())
+    return consent
+
+
+def _table(grant: Grant) -> dict[str, Any]:
+    table: dict[str, Any] = {"record": grant.record, "share": grant.share.value, "decided_at": grant.decided_at}
+    if grant.debug_expires is not None:
+        table["debug_expires"] = grant.debug_expires
+    return {**table, "destinations": dict(grant.destinations), "fields": dict(grant.fields)}
+
+
+def decide(
+    consent: Consent | None,
+    *,
+    user: Layer,
+    project: Layer | None = None,
+    argument: Layer | None = None,
+    environ: Mapping[str, str],
+    now: datetime,
+    spec: str = CORE_SPEC,
+) -> Policy:
+    """The policy for ``spec``: the least of the grant, the files, the argument and the environment. Pure."""
+    grant = consent.grants.get(spec) if consent is not None else None
+    said = environ.get("CMDORC_TELEMETRY")
+    wanted, note = _variable(said)
+    limits: list[str] = []
+    ignored: list[str] = [note] if note else []
+    if grant is not None:
+        policy = Policy(grant.record, grant.share, consent.generation if consent else "", "you", grant.decided_at)
+        if grant.share is TelemetryLevel.DEBUG and (grant.debug_expires is None or grant.debug_expires <= now):
+            policy = _lowered(policy, TelemetryLevel.STANDARD, "DEBUG consent: expired", limits)
+        if wanted is not None:
+            policy = _lowered(policy, wanted, "environment: CMDORC_TELEMETRY", limits)
+    elif wanted is not None and wanted is not TelemetryLevel.OFF and spec == CORE_SPEC:
+        level = min(wanted, TelemetryLevel.STANDARD)
+        if wanted is TelemetryLevel.DEBUG:
+            ignored.append("CMDORC_TELEMETRY asks for level debug; only a person can grant that")
+        policy = Policy(True, level, f"operator-{level.value}", "operator")
+    else:
+        policy = Policy()
+    for name, layer in (("your file", user), ("project file", project), ("argument", argument)):
+        if layer is not None:
+            policy = _apply(policy, layer, name, limits, ignored)
+    if truthy(environ.get("DO_NOT_TRACK")):
+        policy = _lowered(policy, TelemetryLevel.OFF, "environment: DO_NOT_TRACK", limits)
+    return Policy(policy.record, policy.share, policy.generation, policy.decided_by, policy.decided_at,
+                  tuple(limits), tuple(ignored))  # fmt: skip
+
+
+def _variable(said: str | None) -> tuple[TelemetryLevel | None, str]:
+    """What CMDORC_TELEMETRY asks for; what it cannot mean counts as OFF."""
+    if said is None or not said.strip():
+        return None, ""
+    try:
+        return TelemetryLevel.parse(said.strip(), "environment", "CMDORC_TELEMETRY"), ""
+    except ConfigError as fault:
+        return TelemetryLevel.OFF, str(fault)
+
+
+def _lowered(policy: Policy, level: TelemetryLevel, why: str, limits: list[str]) -> Policy:
+    if level is TelemetryLevel.OFF:
+        if policy.record:
+            limits.append(f"{why} (off)")
+        return Policy(False, TelemetryLevel.OFF, policy.generation, policy.decided_by, policy.decided_at)
+    if level < policy.share:
+        limits.append(f"{why} ({level.value})")
+        return Policy(policy.record, level, policy.generation, policy.decided_by, policy.decided_at)
+    return policy
+
+
+def _apply(policy: Policy, layer: Layer, name: str, limits: list[str], ignored: list[str]) -> Policy:
+    if layer.enabled is False:
+        policy = _lowered(policy, TelemetryLevel.OFF, f"{name}: enabled = false", limits)
+    if layer.level is not None:
+        if policy.share < layer.level and policy.record and policy.decided_by == "you":
+            ignored.append(f"{layer.source or name} asks for level {layer.level.value}; only your own yes can raise it")
+        policy = _lowered(policy, layer.level, f"{name}: level", limits)
+    if name != "your file":
+        for what, entries in (("plugin", layer.plugins), ("destination", [to.name for to in layer.destinations])):
+            ignored.extend(f"{layer.source or name} asks for {what} {entry}; only your own file can" for entry in entries)
+    return policy
+
+
+def waiting_fields(spec: TelemetrySpec, grant: Grant | None) -> frozenset[str]:
+    """The fields of ``spec`` that wait for a yes: declared otherwise than shown, or not shown. ``event.name``."""
+    if grant is None:
+        return frozenset()
+    return frozenset(name for name, text in declarations(spec).items() if grant.fields.get(name) != text)
+
+
+def declarations(spec: TelemetrySpec) -> dict[str, str]:
+    """Every field of ``spec`` that could be shared → what a person agrees to with it."""
+    from .spec import BASE
+
+    return {
+        **{f"*.{name}": spec.declaration(event, name) for event in spec.events[:1] for name in BASE},
+        **{f"{event.name}.{name}": spec.declaration(event, name) for event in spec.events
+           for name, prop in event.properties.items() if prop.audience == "shared"},
+    }  # fmt: skip
+
+
+def allowed_destinations(
+    policy: Policy, grant: Grant | None, configured: Collection[DestinationConfig]
+) -> tuple[list[DestinationConfig], list[DestinationConfig]]:
+    """The configured destinations that may receive something, and those that wait for a yes of their own."""
+    if not policy.record:
+        return [], []
+    allowed, waiting = [], []
+    for to in configured:
+        shown = policy.decided_by == "operator" or (grant is not None and grant.destinations.get(to.name) == to.identity)
+        if to.audience == "private" or shown:
+            allowed.append(to)
+        else:
+            waiting.append(to)
+    return allowed, waiting
+
+
+def new_grant(
+    spec: TelemetrySpec, share: TelemetryLevel, destinations: Collection[DestinationConfig], now: datetime
+) -> Grant:
+    """A yes, now, to what ``spec`` declares at ``share`` and to the shared ones of ``destinations``. OFF: local."""
+    shown = {to.name: to.identity for to in destinations if to.audience == "shared"}
+    expires = now + DEBUG_DAYS if share is TelemetryLevel.DEBUG else None
+    return Grant(True, share, clock.iso(now.timestamp()), declarations(spec), shown, expires)

@@ -1,0 +1,135 @@
+"""Locks, private files and atomic replacement. The only file that knows how POSIX and Windows differ.
+
+A lock is held by an open file (``flock``), not by a process: it is freed when the process dies, whatever
+killed it, and it is right across containers, where process ids are not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from .errors import StorageError
+
+if sys.platform == "win32":  # pragma: no cover - Windows only
+    import msvcrt
+
+    _FAR = 1 << 60  # a byte beyond every file: a lock there never stands in a reader's way
+
+    def lock_fd(fd: int, *, wait: bool = True) -> bool:
+        """Lock the open file exclusively; False where somebody else holds it and ``wait`` is False."""
+        os.lseek(fd, _FAR, os.SEEK_SET)
+        try:
+            msvcrt.locking(fd, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def high_fd(fd: int) -> int:
+        """The descriptor itself: Windows has no way to choose its number."""
+        return fd
+
+else:
+    import fcntl
+
+    def lock_fd(fd: int, *, wait: bool = True) -> bool:
+        """Lock the open file exclusively; False where somebody else holds it and ``wait`` is False.
+
+        Raises OSError where the file system has no locks.
+        """
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as fault:
+            if fault.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def high_fd(fd: int) -> int:
+        """Move a descriptor to 200 or above, where a host that closes its own descriptors seldom hits it."""
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 200)
+        os.close(fd)
+        return high
+
+
+def open_private(path: str | Path, flags: int) -> int:
+    """Open ``path`` with ``flags``; what is created has mode 600, whatever the umask."""
+    fd = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
+    if flags & os.O_CREAT and hasattr(os, "fchmod"):
+        os.fchmod(fd, 0o600)
+    return fd
+
+
+def private_dir(path: Path) -> Path:
+    """Make ``path`` with mode 700 where it is missing, and what leads to it. Raises StorageError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+    except OSError as fault:
+        raise StorageError(f"{path} cannot be created: {fault.strerror}") from fault
+    return path
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write ``data`` as the whole of ``path``, mode 600, or leave it as it was. Raises StorageError."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as fault:
+        raise StorageError(f"{path} cannot be written: {fault.strerror}") from fault
+
+
+class FileLock:
+    """An exclusive lock on a file of its own, between threads as between processes.
+
+    ``with FileLock(path):`` waits; ``FileLock(path).acquire(wait=False)`` does not. Raises OSError where the
+    file cannot be created.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def acquire(self, *, wait: bool = True) -> bool:
+        """Take the lock; False where somebody else holds it and ``wait`` is False."""
+        fd = open_private(self._path, os.O_RDWR | os.O_CREAT)
+        try:
+            held = lock_fd(fd, wait=wait)
+        except BaseException:
+            os.close(fd)
+            raise
+        if held:
+            self._fd = fd
+        else:
+            os.close(fd)
+        return held
+
+    def release(self) -> None:
+        """Give the lock back; harmless where it is not held."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> FileLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

@@ -1,0 +1,200 @@
+"""The last word on what may be shared. Runs once per event, at import; pure, but for the anonymizers it is given.
+
+Makes two bodies of a record: ``private``, every captured field, and ``shared``, what the widest shared
+destination may get, or None. Default deny: what is not declared, consented and valid is not in ``shared``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from .errors import PluginError
+from .spec import Body, Level, Shapes
+from .types import Captured, Event, Gated, Row
+
+
+class _Trigger(msgspec.Struct):
+    session_id: str
+    name: str
+    outcome: str
+    chain_depth: int
+    runs_started: int
+
+
+class _TriggerBody(msgspec.Struct):
+    trigger: _Trigger
+
+
+_trigger = msgspec.json.Decoder(_TriggerBody)
+
+LevelOf = Callable[[str, str], Level | None]
+"""(generation, spec name) → the level at which such an event may be shared; None for not at all."""
+Anonymizer = Callable[[Event], Mapping[str, Any]]
+_FIXED = ("event", "spec", "level", "sampling_rate")
+_MINUTE = 60
+
+_encode = msgspec.json.Encoder().encode
+_captured = msgspec.json.Decoder(Captured)
+
+
+class _Withheld(Exception):
+    """Why an event has no shared body."""
+
+
+def sampled(event_id: str, rate: float) -> bool:
+    """Whether an event is among the share ``rate`` of all events: always the same answer for the same event."""
+    return int.from_bytes(hashlib.sha256(event_id.encode()).digest()[:8], "big") < rate * 2**64
+
+
+class Gate:
+    """Turns journal records into rows. ``withheld``: spec → fields (``event.name``, ``*.name``) without consent."""
+
+    def __init__(
+        self,
+        shapes: Shapes,
+        level_of: LevelOf,
+        *,
+        withheld: Mapping[str, frozenset[str]] = {},
+        anonymizers: Sequence[Anonymizer] = (),
+        blocked: str | None = None,
+    ) -> None:
+        self._shapes, self._level_of, self._withheld = shapes, level_of, withheld
+        self._anonymizers = anonymizers
+        self._blocked = blocked
+        """Why nothing at all may be shared, such as an enabled anonymizer that could not be loaded."""
+        self._hidden: dict[tuple[str, str], frozenset[str]] = {}
+
+    def gate(self, records: Iterable[bytes], generation: str, source: str) -> Gated:
+        """The rows that ``records`` of one segment become, triggers folded per session and minute."""
+        rows: list[Row] = []
+        withheld: Counter[str] = Counter()
+        unreadable = 0
+        captured: list[Captured] = []
+        for record in records:
+            try:
+                each = _captured.decode(record)
+                if each.kind == "trigger":
+                    _trigger.decode(each.body)
+                captured.append(each)
+            except msgspec.MsgspecError:
+                unreadable += 1
+        for each in fold(captured):
+            body = bytes(each.body)
+            try:
+                shared = self._share(each, generation, body)
+            except _Withheld as reason:
+                withheld[str(reason)] += 1
+                shared = None
+            rows.append(
+                Row(spec=each.spec, event=each.event, version=each.version, at=each.at, generation=generation,
+                    source=source, private=body, shared=shared)
+            )  # fmt: skip
+        return Gated(rows=tuple(rows), withheld=dict(withheld), unreadable=unreadable)
+
+    def _share(self, record: Captured, generation: str, raw: bytes) -> bytes:
+        if self._blocked is not None:
+            raise _Withheld("anonymizer")
+        name = record.spec.partition("@")[0]
+        level = self._level_of(generation, name)
+        if level is None:
+            raise _Withheld("consent")
+        shape = self._shapes.shared(record.spec, record.event, level, self._without(record.spec, record.event))
+        found = self._shapes.event(record.spec, record.event)
+        if shape is None or found is None:
+            raise _Withheld("level")
+        try:
+            body: Any = msgspec.json.decode(raw, type=shape)
+        except msgspec.ValidationError:
+            raise _Withheld("invalid") from None
+        rate = found[0].sampling_rate(found[1])
+        if rate < 1:
+            if not sampled(body.event_id, rate):
+                raise _Withheld("sampling")
+            body.sampling_rate = rate
+        body.level = level
+        return _encode(self._anonymized(record, body, shape) if self._anonymizers else body)
+
+    def _without(self, spec: str, event: str) -> frozenset[str]:
+        key = (spec, event)
+        if key not in self._hidden:
+            names = (name.partition(".") for name in self._withheld.get(spec, ()))
+            self._hidden[key] = frozenset(last for first, _, last in names if first in ("*", event))
+        return self._hidden[key]
+
+    def _anonymized(self, record: Captured, body: Any, shape: type[Body]) -> Body:
+        """``body`` after every anonymizer: keys are a subset of those before, values are valid, or it is held back."""
+        fields: dict[str, Any] = msgspec.to_builtins(body)
+        for anonymize in self._anonymizers:
+            try:
+                answer = anonymize(Event(spec=record.spec, name=record.event, fields=MappingProxyType(dict(fields))))
+            except PluginError:
+                raise _Withheld("anonymizer") from None
+            if not set(answer) <= set(fields) or any(name in answer for name in _FIXED):
+                raise _Withheld("anonymizer")
+            fields.update(answer)
+            fields = {name: value for name, value in fields.items() if value is not None}
+        try:
+            return msgspec.convert(fields, shape)
+        except msgspec.ValidationError:
+            raise _Withheld("anonymizer") from None
+
+
+class _Fold:
+    """Triggers of one session and minute, added up."""
+
+    def __init__(self, first: Captured, base: dict[str, Any]) -> None:
+        self.first, self.base = first, base
+        self.names: dict[str, None] = {}
+        self.hashes: dict[str, None] = {}
+        self.count = self.runs = self.cycles = self.depth = 0
+
+    def add(self, trigger: dict[str, Any]) -> None:
+        self.count += 1
+        self.runs += trigger["runs_started"]
+        self.cycles += trigger["outcome"] == "cycle"
+        self.depth = max(self.depth, trigger["chain_depth"])
+        self.names[trigger["name"][:200]] = None
+        if "hash" in trigger:
+            self.hashes[trigger["hash"]] = None
+
+    def captured(self) -> Captured:
+        body = {
+            **self.base,
+            "trigger_count": self.count,
+            "distinct_triggers": len(self.names),
+            "runs_started": self.runs,
+            "cycles": self.cycles,
+            "max_chain_depth": self.depth,
+            "window_s": _MINUTE,
+            "trigger_names": list(self.names)[:50],
+        }
+        if self.hashes:
+            body["hashed_trigger_patterns"] = list(self.hashes)[:50]
+        first = self.first
+        return Captured("event", first.spec, first.event, first.version, first.at, msgspec.Raw(_encode(body)))
+
+
+def fold(records: Iterable[Captured]) -> list[Captured]:
+    """``records`` with the triggers of each session and minute added up into one event; sums stay exact. Pure.
+
+    The event takes over the base fields, the id among them, of its first trigger.
+    """
+    events: list[Captured] = []
+    folds: dict[tuple[str, int], _Fold] = {}
+    for record in records:
+        if record.kind == "event":
+            events.append(record)
+            continue
+        base = msgspec.json.decode(record.body)
+        trigger = base.pop("trigger")
+        key = (trigger["session_id"], record.at // _MINUTE)
+        if key not in folds:
+            folds[key] = _Fold(record, base)
+        folds[key].add(trigger)
+    return events + [each.captured() for each in folds.values()]

@@ -1,0 +1,317 @@
+"""This process's own append-only file, and reading the files of processes that are gone.
+
+One write a record: when ``append`` returns, the record survives a SIGKILL. A segment is
+
+    header   512 bytes: magic, then JSON (generation, source), padded with spaces, a newline at byte 255;
+             JSON of the drop counts, padded likewise, a newline at byte 511
+    records  newline, CRC-32 as eight hex digits, a space, JSON
+
+The newline comes first, so that a reader finds its feet again behind a record that a full disk cut short.
+A lock on the open file, not a process id, says whether the owner lives. Knows nothing of what records mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import weakref
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from . import clock, files
+from .errors import StorageError
+
+MAGIC = b"cmdorc-telemetry journal 1 "
+_HALF = 256
+HEADER = 2 * _HALF
+SEGMENT_BYTES = 1 << 20
+SEGMENTS = 64
+"""Most segments that may lie in the directory before records are dropped."""
+PAUSE_SECONDS = 1.0
+"""How long to leave a directory alone that could not be written."""
+
+
+@dataclass
+class Segment:
+    """A segment as read: what its header says, and the records behind an offset."""
+
+    name: str
+    generation: str
+    source: str
+    """The journal that wrote it: the same for all segments of one process's journal."""
+    drops: dict[str, int] = field(default_factory=dict)
+    """Cumulative losses of that segment's owner while it was open, by reason."""
+    damaged: int = 0
+    """Records among those read that were cut short or overwritten."""
+    records: list[bytes] = field(default_factory=list)
+    offset: int = HEADER
+    """Where to go on reading."""
+
+
+def _header(generation: str, source: str) -> bytes:
+    first = MAGIC + json.dumps({"generation": generation, "source": source}).encode()
+    return first.ljust(_HALF - 1) + b"\n" + _counts({})
+
+
+def _counts(drops: dict[str, int]) -> bytes:
+    return json.dumps(drops).encode().ljust(_HALF - 1) + b"\n"
+
+
+def frame(record: bytes) -> bytes:
+    """The bytes that stand for ``record``, which holds no newline."""
+    return b"\n%08x %b" % (zlib.crc32(record), record)
+
+
+def parse(name: str, data: bytes, offset: int = HEADER, *, live: bool = False) -> Segment:
+    """The records of a segment from ``offset`` on. Damaged ones are skipped and counted.
+
+    ``live``: the owner may be writing; a last record that is not whole is left for the next time.
+    Raises StorageError where ``data`` is no segment.
+    """
+    try:
+        if not data.startswith(MAGIC) or len(data) < HEADER:
+            raise ValueError("no header")
+        head = json.loads(data[len(MAGIC) : _HALF])
+        segment = Segment(name, str(head["generation"]), str(head["source"]), offset=offset)
+        segment.drops.update(json.loads(data[_HALF:HEADER]))
+    except (ValueError, KeyError, TypeError) as fault:
+        raise StorageError(f"{name} is no journal segment: {fault}") from None
+    position = max(offset, HEADER)
+    while position < len(data):
+        end = data.find(b"\n", position + 1)
+        last = end == -1
+        end = len(data) if last else end
+        text = data[position + 1 : end]
+        if len(text) > 9 and text[:8] == b"%08x" % zlib.crc32(text[9:]):
+            segment.records.append(text[9:])
+        elif last and live:
+            break
+        elif not last and text:
+            # A torn tail of a dead owner is no loss: its append never returned.
+            segment.damaged += 1
+        position = end
+    segment.offset = position
+    return segment
+
+
+class Journal:
+    """Appends records for one process. Makes its first file at the first record; never raises for the disk."""
+
+    def __init__(self, directory: Path, generation: str, *, on_trouble: Callable[[str], None] | None = None) -> None:
+        self.directory = directory
+        self.source = secrets.token_hex(8)
+        self.lost: dict[str, int] = {}
+        """What could be neither written nor counted on disk, by reason."""
+        self.slow = 0
+        """Appends that took over 10 ms: a slow disk, or a host that holds the interpreter."""
+        self._generation = generation
+        self._on_trouble = on_trouble
+        self._fd = -1
+        self._path: Path | None = None
+        self._size = 0
+        self._drops: dict[str, int] = {}
+        self._pause_until = 0.0
+        self._winner: dict[None, tuple[int, Path]] = {}
+        if hasattr(os, "register_at_fork"):
+            # One flag and one close(2) in a child, nothing else: cmdorc forks for every command.
+            os.register_at_fork(after_in_child=partial(_forget, weakref.ref(self)))
+
+    @property
+    def path(self) -> Path | None:
+        """The segment that is being written; None before the first record."""
+        return self._path
+
+    def append(self, record: bytes) -> bool:
+        """Write one record. True: it is durable against a kill. False: it was dropped and counted."""
+        data = frame(record)
+        fd = self._fd
+        start = clock.perf()
+        try:
+            if fd < 0 or self._size > SEGMENT_BYTES:
+                fd = self._begin()
+            written = os.write(fd, data)
+            if written < len(data):
+                raise OSError(errno.ENOSPC, "short write")
+        except OSError as fault:
+            if fault.errno == errno.EBADF and fd >= 0:
+                # A host that closes descriptors it does not know: go on in another segment.
+                self._winner.clear()
+                self._fd, self._path = -1, None
+                return self.append(record)
+            return self._trouble(fault)
+        self._size += written
+        if clock.perf() - start > 0.01:
+            self.slow += 1
+        return True
+
+    def rotate(self, generation: str) -> None:
+        """Begin a segment that carries ``generation``, if one is open; what was written can then be imported."""
+        self._generation = generation
+        if self._fd >= 0:
+            try:
+                self._begin()
+            except OSError as fault:
+                self._trouble(fault)
+
+    def close(self) -> None:
+        """Close the segment, so that any process may import it. No append may be under way in another thread."""
+        fd, self._fd, self._path = self._fd, -1, None
+        self._winner.clear()
+        if fd >= 0:
+            os.close(fd)
+
+    def _trouble(self, fault: OSError) -> bool:
+        self._count("storage-failed")
+        if self._fd < 0:
+            self._pause_until = clock.monotonic() + PAUSE_SECONDS
+        if self._on_trouble is not None:
+            self._on_trouble(f"{self.directory} cannot be written: {fault.strerror}")
+        return False
+
+    def _count(self, reason: str) -> None:
+        """Count a loss: on disk, in the space that the header keeps for it, or at least in memory."""
+        if self._path is not None:
+            self._drops[reason] = self._drops.get(reason, 0) + 1
+            try:
+                second = os.open(self._path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+                try:
+                    os.lseek(second, _HALF, os.SEEK_SET)
+                    os.write(second, _counts(self._drops))
+                finally:
+                    os.close(second)
+                return
+            except OSError:
+                self._drops[reason] -= 1
+        self.lost[reason] = self.lost.get(reason, 0) + 1
+
+    def _begin(self) -> int:
+        """Go on in a new segment.
+
+        A thread may be about to write to the old one, so the new file takes over its descriptor's number;
+        where there is none yet, threads that begin at once settle on the first.
+        """
+        new, path = self._create()
+        if self._fd >= 0:
+            os.dup2(new, self._fd, inheritable=False)
+            os.close(new)
+            fd = self._fd
+        else:
+            fd, winner = self._winner.setdefault(None, (new, path))
+            if fd != new:
+                os.close(new)
+                path.unlink(missing_ok=True)
+                return fd
+            path = winner
+        self._fd, self._path, self._size, self._drops = fd, path, HEADER, {}
+        return fd
+
+    def _create(self) -> tuple[int, Path]:
+        """Make a segment: created as ``.new``, locked, then renamed, so that no sweeper can take it between."""
+        if clock.monotonic() < self._pause_until:
+            raise OSError(errno.EAGAIN, "left alone for a moment after a failure")
+        try:
+            files.private_dir(self.directory)
+        except StorageError as fault:
+            raise fault.__cause__ if isinstance(fault.__cause__, OSError) else OSError(errno.EIO, str(fault)) from fault
+        if sum(1 for name in os.listdir(self.directory) if name.endswith(".seg")) >= SEGMENTS:
+            raise OSError(errno.ENOSPC, f"{SEGMENTS} segments wait to be imported")
+        name = secrets.token_hex(12)
+        new, final = self.directory / f"{name}.new", self.directory / f"{name}.seg"
+        fd = files.open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+        try:
+            header = _header(self._generation, self.source)
+            if not files.lock_fd(fd, wait=False) or os.write(fd, header) < len(header):
+                raise OSError(errno.ENOSPC, "no room for a segment")
+            os.rename(new, final)
+        except BaseException:
+            os.close(fd)
+            new.unlink(missing_ok=True)
+            raise
+        return files.high_fd(fd), final
+
+
+def _forget(reference: weakref.ref[Journal]) -> None:
+    journal = reference()
+    if journal is not None and journal._fd >= 0:
+        journal._winner.clear()
+        fd, journal._fd, journal._path = journal._fd, -1, None
+        os.close(fd)
+
+
+def read_live(path: Path, offset: int) -> Segment:
+    """This process's own segment, from ``offset`` on. Raises OSError, StorageError."""
+    with path.open("rb") as file:
+        return parse(path.name, _from(file, offset), offset, live=True)
+
+
+def _from(file: BinaryIO, offset: int) -> bytes:
+    """Header and everything from ``offset`` on; what was read before is blanked, not read again."""
+    head = file.read(HEADER)
+    file.seek(max(offset, HEADER))
+    return head.ljust(max(offset, HEADER)) + file.read() if len(head) == HEADER else head
+
+
+class Orphan:
+    """A segment whose owner is gone, locked by us for as long as ``orphans`` is not asked for the next."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path, self._fd = path, fd
+
+    def read(self, offset: int) -> Segment:
+        """The records from ``offset`` on. Raises StorageError."""
+        with open(self._fd, "rb", closefd=False) as file:
+            file.seek(0)
+            return parse(self.path.name, _from(file, offset), offset)
+
+    def linked(self) -> bool:
+        """Whether the file still has its name: asked again inside the import's transaction."""
+        return os.fstat(self._fd).st_nlink > 0
+
+    def discard(self) -> None:
+        """Unlink the file, under the lock."""
+        self.path.unlink(missing_ok=True)
+
+    def set_aside(self) -> None:
+        """Keep a file that is no segment, under a name that nobody reads."""
+        os.replace(self.path, self.path.with_suffix(".corrupt"))
+
+
+def orphans(directory: Path) -> Iterator[Orphan]:
+    """Every segment whose lock can be had; each is unlocked when the next is asked for."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return
+    for name in names:
+        path = directory / name
+        if not name.endswith((".seg", ".new")):
+            continue
+        try:
+            fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError:
+            continue
+        try:
+            if not files.lock_fd(fd, wait=False) or os.fstat(fd).st_nlink == 0:
+                continue
+            if name.endswith(".new"):  # its owner died before it wrote a record
+                if clock.wall() - os.fstat(fd).st_mtime > 60:
+                    path.unlink(missing_ok=True)
+                continue
+            yield Orphan(path, fd)
+        finally:
+            os.close(fd)
+
+
+def waiting(directory: Path) -> tuple[int, int]:
+    """How many segments lie in ``directory``, and how many bytes of records they hold."""
+    try:
+        sizes = [entry.stat().st_size for entry in os.scandir(directory) if entry.name.endswith(".seg")]
+    except OSError:
+        return 0, 0
+    return len(sizes), sum(max(size - HEADER, 0) for size in sizes)

@@ -1,0 +1,264 @@
+"""Finds plugins, loads those that were named, and calls them so that none can hurt the host or each other.
+
+pluggy checks names and arguments of hooks; it isolates nothing, so the calls are made here, one
+implementation at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, cast
+
+import pluggy
+from pluggy import PluginManager, PluginValidationError
+
+from . import clock, hookspecs
+from .detector import Detector
+from .errors import PluginError, nearest
+from .reporter import TelemetryReporter
+from .spec import TelemetrySpec
+from .types import Anomaly, Event
+
+AnonymizeFunction = Callable[[Event], Mapping[str, Any]]
+
+log = logging.getLogger(hookspecs.PROJECT)
+
+SLOW_SECONDS = 0.005
+SLOW_CALLS = 3
+ANONYMIZE_SECONDS = 1.0
+"""How long one call of an anonymizer may take before the plugin is given up."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One entry point of the group, and the distribution that it came with."""
+
+    name: str
+    value: str
+    distribution: str
+    version: str
+    load: Callable[[], object]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution} {self.version}, {self.value})"
+
+
+def installed() -> list[Installed]:
+    """Every plugin that is installed, by name; nothing is imported."""
+    found = []
+    for point in metadata.entry_points(group=hookspecs.PROJECT):
+        name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
+        found.append(Installed(point.name, point.value, name, version, point.load))
+    return sorted(found, key=lambda each: (each.name, each.distribution))
+
+
+def _caught(fault: BaseException) -> bool:
+    """What a plugin may raise without being felt: everything but the user's own Ctrl-C."""
+    return not isinstance(fault, KeyboardInterrupt)
+
+
+class Listener:
+    """One lifecycle hookimpl: called with one record, caught, timed, switched off where it is slow."""
+
+    def __init__(self, host: PluginHost, name: str, impl: pluggy.HookImpl, *, trusted: bool) -> None:
+        self.name = name
+        self._host, self._trusted = host, trusted
+        function: Callable[..., object] = impl.function
+        self._call: Callable[[Any], object] = function if impl.argnames else lambda record: function()
+        self._slow = 0
+
+    def __call__(self, record: object) -> None:
+        if self._slow >= SLOW_CALLS:
+            return
+        start = clock.perf()
+        try:
+            self._call(record)
+        except BaseException as fault:
+            if not _caught(fault):
+                raise
+            self._host.fail(self.name, f"raised {type(fault).__name__}: {fault}", "report it to its author")
+        if clock.perf() - start > SLOW_SECONDS and not self._trusted:
+            self._slow += 1
+            if self._slow == SLOW_CALLS:
+                self._host.fail(
+                    self.name,
+                    f"took more than {SLOW_SECONDS * 1000:g} ms {SLOW_CALLS} times: its lifecycle hooks are off here",
+                    "let it hand slow work to a thread of its own",
+                )
+
+
+class PluginHost:
+    """The plugins of one process: those named in the user's configuration, and objects given by code."""
+
+    def __init__(
+        self,
+        enabled: Sequence[str] = (),
+        objects: Sequence[object] = (),
+        *,
+        known: Iterable[Installed] | None = None,
+        destinations: Iterable[str] = (),
+    ) -> None:
+        self.failures: dict[str, str] = {}
+        """Plugin → what is wrong with it, and the fix."""
+        self._manager = PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._trusted: set[str] = set()
+        points = list(installed() if known is None and enabled else known or ())
+        for point in points:
+            if point.name not in enabled:
+                self._manager.set_blocked(point.name)
+        for name in dict.fromkeys(enabled):
+            self._load(name, [point for point in points if point.name == name], points, destinations)
+        for number, plugin in enumerate(objects):
+            self.add(plugin, getattr(plugin, "__name__", None) or f"{type(plugin).__name__}-{number}")
+
+    def _load(
+        self, name: str, found: Sequence[Installed], points: Sequence[Installed], destinations: Iterable[str]
+    ) -> None:
+        if not found:
+            if name not in destinations:
+                close = nearest(name, {point.name for point in points})
+                hint = f" Did you mean {close!r}?" if close else ""
+                self.fail(name, f"is not installed.{hint}", f"pip install cmdorc-telemetry-{name}, or remove it from plugins")
+            return
+        if len(found) > 1:
+            owners = ", ".join(str(point) for point in found)
+            self.fail(name, f"is offered twice: {owners}", "uninstall one of them")
+            return
+        try:
+            plugin = found[0].load()
+        except BaseException as fault:
+            if not _caught(fault):
+                raise
+            self.fail(name, f"cannot be imported: {found[0]}: {type(fault).__name__}: {fault}", "reinstall or upgrade it")
+            return
+        self.add(plugin, name, origin=str(found[0]))
+
+    def add(self, plugin: object, name: str, *, origin: str = "", trusted: bool = False) -> None:
+        """Register a plugin object. One that breaks the rules of the hooks is reported and left out."""
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except (PluginValidationError, ValueError, TypeError) as fault:
+            if self._manager.get_plugin(name) is plugin:
+                self._manager.unregister(plugin)
+            what = str(fault).strip().replace("\n", " ")
+            self.fail(name, f"breaks the hook rules{': ' + origin if origin else ''}: {what}", "correct the hookimpl")
+            return
+        if trusted:
+            self._trusted.add(name)
+
+    def fail(self, name: str, what: str, fix: str) -> None:
+        """Remember and report a plugin's failure, once."""
+        if name not in self.failures:
+            self.failures[name] = f"{what} ({fix})"
+            log.warning("plugin %r %s. Fix: %s", name, what, fix)
+
+    def names(self) -> list[str]:
+        """The plugins that are registered."""
+        return [name for name, plugin in self._manager.list_name_plugin() if plugin is not None]
+
+    def _impls(self, hook: str) -> list[tuple[str, pluggy.HookImpl]]:
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        return [(impl.plugin_name, impl) for impl in caller.get_hookimpls()]
+
+    def hooks_of(self, name: str) -> list[str]:
+        """The hooks that a registered plugin implements."""
+        callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or []
+        return sorted(caller.name for caller in callers)
+
+    def listeners(self, hook: str) -> tuple[Listener, ...]:
+        """The lifecycle hookimpls of ``hook``, in the order in which they registered."""
+        return tuple(Listener(self, name, impl, trusted=name in self._trusted) for name, impl in self._impls(hook))
+
+    def reporters(self) -> dict[str, type[TelemetryReporter]]:
+        """Reporter classes by the name that a destination refers to."""
+        return self._classes("telemetry_reporters", TelemetryReporter)
+
+    def detectors(self) -> dict[str, type[Detector]]:
+        """Detector classes by name."""
+        return self._classes("telemetry_detectors", Detector)
+
+    def _classes(self, hook: str, base: type[Any]) -> dict[str, type[Any]]:
+        classes: dict[str, type[Any]] = {}
+        for name, offered in self._offers(hook):
+            for each in offered:
+                if not (isinstance(each, type) and issubclass(each, base)):
+                    self.fail(name, f"{hook} returned {each!r}", f"return subclasses of {base.__name__}")
+                elif (key := getattr(each, "name", None) or name) in classes:
+                    self.fail(name, f"offers {key!r}, which another plugin offers already", "enable only one of them")
+                else:
+                    classes[key] = each
+        return classes
+
+    def specs(self) -> list[tuple[str, TelemetrySpec]]:
+        """The specs that plugins bring, with the plugin's name."""
+        return [(name, spec) for name, offered in self._offers("telemetry_specs") for spec in offered
+                if isinstance(spec, TelemetrySpec)]  # fmt: skip
+
+    def _offers(self, hook: str) -> list[tuple[str, list[Any]]]:
+        offers = []
+        for name, impl in self._impls(hook):
+            try:
+                offers.append((name, list(cast(Iterable[Any], impl.function()))))
+            except BaseException as fault:
+                if not _caught(fault):
+                    raise
+                self.fail(name, f"{hook} raised {type(fault).__name__}: {fault}", "report it to its author")
+        return offers
+
+    def announce(self, anomaly: Anomaly) -> None:
+        """Tell every plugin of an alert."""
+        for listener in self.listeners("telemetry_anomaly"):
+            listener(anomaly)
+
+    def anonymizers(self) -> list[Anonymizer]:
+        """The anonymizers, in order. One that is named but could not be loaded is among the failures."""
+        return [Anonymizer(name, cast(AnonymizeFunction, impl.function)) for name, impl in self._impls("telemetry_anonymize")]
+
+
+class Anonymizer:
+    """One ``telemetry_anonymize`` hookimpl, called in a thread of its own that can be abandoned."""
+
+    def __init__(self, name: str, function: AnonymizeFunction) -> None:
+        self.name = name
+        self._function = function
+        self._requests: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Mapping[str, Any] | BaseException] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._abandoned = False
+
+    def __call__(self, event: Event) -> Mapping[str, Any]:
+        """The replacements. Raises PluginError where the plugin fails, hangs, or hung before."""
+        if self._abandoned:
+            raise PluginError(f"{self.name} did not answer before and is given up")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"telemetry-{self.name}", daemon=True)
+            self._thread.start()
+        self._requests.put(event)
+        try:
+            answer = self._answers.get(timeout=ANONYMIZE_SECONDS)
+        except queue.Empty:
+            self._abandoned = True
+            raise PluginError(f"{self.name} took more than {ANONYMIZE_SECONDS:g} s and is given up") from None
+        if isinstance(answer, BaseException):
+            raise PluginError(f"{self.name} raised {type(answer).__name__}: {answer}")
+        if not isinstance(answer, Mapping):
+            raise PluginError(f"{self.name} returned {type(answer).__name__} instead of a mapping")
+        return answer
+
+    def _run(self) -> None:
+        while (event := self._requests.get()) is not None:
+            try:
+                self._answers.put(self._function(event))
+            except BaseException as fault:
+                self._answers.put(fault)
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._requests.put(None)
