@@ -27,7 +27,7 @@ _WHERE = {
     "instrument": "instrument",
     "load_telemetry_config": "config",
 }
-__all__ = list(_WHERE)  # noqa: PLE0604 - the table is the list
+__all__ = list(_WHERE)
 
 if TYPE_CHECKING:
     from .capture import TelemetryPayloadBuilder

@@ -217,6 +217,11 @@ class Home:
         return self.telemetry / "history.db"
 
     @property
+    def locks(self) -> Path:
+        """The directory of the locks that say who sends, and whose reporter lives."""
+        return self.telemetry / "locks"
+
+    @property
     def waiting(self) -> Path:
         """Exists, since its time of modification, while something waits to be delivered."""
         return self.telemetry / "waiting"
@@ -226,7 +231,8 @@ def read_table(path: Path) -> dict[str, Any]:
     """The TOML in ``path``; empty where there is no such file. Raises ConfigError."""
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            table: dict[str, Any] = tomllib.load(file)
+            return table
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as fault:

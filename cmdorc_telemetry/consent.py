@@ -6,14 +6,24 @@ raise anything; files, arguments and servers only lower.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import clock, files
-from .config import DestinationConfig, Home, Layer, TelemetryLevel, read_table
+from .config import (
+    DestinationConfig,
+    Home,
+    Layer,
+    TelemetryConfig,
+    TelemetryLevel,
+    home_dir,
+    load_layer,
+    read_table,
+)
 from .errors import ConfigError, ConsentError
 
 if TYPE_CHECKING:
@@ -118,7 +128,7 @@ def save_grant(home: Home, spec: str, grant: Grant) -> Consent:
         except ConsentError:
             old = Consent()
         grants = {**old.grants, spec: grant}
-        generation = secrets.token_hex(8)
+        generation = os.urandom(8).hex()
         shared = {name: each.share.value for name, each in grants.items() if each.record}
         # A no forgets what older generations allowed: nothing recorded under them is ever sent again.
         known = old.generations if grant.record else {}
@@ -207,7 +217,9 @@ def _apply(policy: Policy, layer: Layer, name: str, limits: list[str], ignored: 
         policy = _lowered(policy, layer.level, f"{name}: level", limits)
     if name != "your file":
         for what, entries in (("plugin", layer.plugins), ("destination", [to.name for to in layer.destinations])):
-            ignored.extend(f"{layer.source or name} asks for {what} {entry}; only your own file can" for entry in entries)
+            ignored.extend(
+                f"{layer.source or name} asks for {what} {entry}; only your own file can" for entry in entries
+            )
     return policy
 
 
@@ -237,7 +249,9 @@ def allowed_destinations(
         return [], []
     allowed, waiting = [], []
     for to in configured:
-        shown = policy.decided_by == "operator" or (grant is not None and grant.destinations.get(to.name) == to.identity)
+        shown = policy.decided_by == "operator" or (
+            grant is not None and grant.destinations.get(to.name) == to.identity
+        )
         if to.audience == "private" or shown:
             allowed.append(to)
         else:
@@ -252,3 +266,67 @@ def new_grant(
     shown = {to.name: to.identity for to in destinations if to.audience == "shared"}
     expires = now + DEBUG_DAYS if share is TelemetryLevel.DEBUG else None
     return Grant(True, share, clock.iso(now.timestamp()), declarations(spec), shown, expires)
+
+
+@dataclass
+class Situation:
+    """What this machine's files and variables say, read together."""
+
+    home: Home
+    environ: Mapping[str, str]
+    user: Layer
+    consent: Consent | None
+    project: Layer | None = None
+    argument: Layer | None = None
+    trouble: str = ""
+    """Why the consent cannot be used; then nothing is recorded or sent."""
+
+    @classmethod
+    def read(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        config: TelemetryConfig | None = None,
+        project: Layer | None = None,
+    ) -> Situation:
+        """Read it. Raises ConfigError for the user's (or an operator's) file."""
+        environ = os.environ if environ is None else environ
+        home = Home(home_dir(environ))
+        consent, trouble = None, ""
+        try:
+            consent = load_consent(home)
+        except ConsentError as fault:
+            trouble = str(fault)
+        user = load_layer(home.config)
+        operator = environ.get("CMDORC_TELEMETRY_CONFIG")
+        if operator:
+            layer = load_layer(Path(operator))
+            if consent is None and not trouble:
+                user = layer
+            else:
+                project = project or layer
+        argument = Layer.of(config) if config is not None else None
+        return cls(home, environ, user, consent, project, argument, trouble)
+
+    def again(self) -> Situation:
+        """The same, read anew; a file that cannot be read any more turns everything off."""
+        try:
+            fresh = Situation.read(self.environ, project=self.project)
+        except ConfigError as fault:
+            fresh = Situation(self.home, self.environ, Layer(), None, self.project, trouble=str(fault))
+        fresh.argument = self.argument
+        return fresh
+
+    def policy(self, *, layered: bool = True, spec: str = CORE_SPEC) -> Policy:
+        """What is in force now; ``layered`` False leaves out what holds for this program or project alone."""
+        if self.trouble:
+            return Policy(ignored=(self.trouble,))
+        return decide(
+            self.consent,
+            user=self.user,
+            project=self.project if layered else None,
+            argument=self.argument if layered else None,
+            environ=self.environ,
+            now=datetime.fromtimestamp(clock.wall(), timezone.utc),
+            spec=spec,
+        )

@@ -31,9 +31,7 @@ def decode(data: object, type_: type[T], where: object, *, key: str = "", error:
         raise _explain(str(failure), data, type_, where, key, error) from None
 
 
-def _explain(
-    message: str, data: object, type_: Any, where: object, key: str, error: type[ConfigError]
-) -> ConfigError:
+def _explain(message: str, data: object, type_: Any, where: object, key: str, error: type[ConfigError]) -> ConfigError:
     at = _AT.search(message)
     text = message[: at.start()] if at else message
     value, info = data, msgspec.inspect.type_info(type_)

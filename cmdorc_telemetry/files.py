@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -78,7 +77,7 @@ def private_dir(path: Path) -> Path:
 
 def replace(path: Path, data: bytes) -> None:
     """Write ``data`` as the whole of ``path``, mode 600, or leave it as it was. Raises StorageError."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         fd = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import uuid
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ def ensure_identity(home: Home) -> Identity:
         with files.FileLock(home.telemetry / "identity.lock"):
             found = load_identity(home)
             if found is None:
-                found = Identity(str(uuid.uuid4()), secrets.token_bytes(32))
+                found = Identity(str(uuid.uuid4()), os.urandom(32))
                 files.replace(home.salt, found.salt.hex().encode() + b"\n")
                 files.replace(home.install_id, found.install_id.encode() + b"\n")
     except OSError as fault:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
@@ -105,7 +104,7 @@ class Journal:
 
     def __init__(self, directory: Path, generation: str, *, on_trouble: Callable[[str], None] | None = None) -> None:
         self.directory = directory
-        self.source = secrets.token_hex(8)
+        self.source = os.urandom(8).hex()
         self.lost: dict[str, int] = {}
         """What could be neither written nor counted on disk, by reason."""
         self.slow = 0
@@ -219,9 +218,9 @@ class Journal:
             files.private_dir(self.directory)
         except StorageError as fault:
             raise fault.__cause__ if isinstance(fault.__cause__, OSError) else OSError(errno.EIO, str(fault)) from fault
-        if sum(1 for name in os.listdir(self.directory) if name.endswith(".seg")) >= SEGMENTS:
+        if len(segments(self.directory)) >= SEGMENTS:
             raise OSError(errno.ENOSPC, f"{SEGMENTS} segments wait to be imported")
-        name = secrets.token_hex(12)
+        name = os.urandom(12).hex()
         new, final = self.directory / f"{name}.new", self.directory / f"{name}.seg"
         fd = files.open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         try:
@@ -308,10 +307,9 @@ def orphans(directory: Path) -> Iterator[Orphan]:
             os.close(fd)
 
 
-def waiting(directory: Path) -> tuple[int, int]:
-    """How many segments lie in ``directory``, and how many bytes of records they hold."""
+def segments(directory: Path) -> list[Path]:
+    """The segments that lie in ``directory``, imported or not."""
     try:
-        sizes = [entry.stat().st_size for entry in os.scandir(directory) if entry.name.endswith(".seg")]
+        return [directory / name for name in os.listdir(directory) if name.endswith(".seg")]
     except OSError:
-        return 0, 0
-    return len(sizes), sum(max(size - HEADER, 0) for size in sizes)
+        return []

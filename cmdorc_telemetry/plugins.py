@@ -103,6 +103,8 @@ class PluginHost:
         known: Iterable[Installed] | None = None,
         destinations: Iterable[str] = (),
     ) -> None:
+        self.unloaded: set[str] = set()
+        """Enabled plugins that could not be loaded: whatever they were for, they do not do it."""
         self.failures: dict[str, str] = {}
         """Plugin → what is wrong with it, and the fix."""
         self._manager = PluginManager(hookspecs.PROJECT)
@@ -113,6 +115,7 @@ class PluginHost:
             if point.name not in enabled:
                 self._manager.set_blocked(point.name)
         for name in dict.fromkeys(enabled):
+            self.unloaded.add(name)
             self._load(name, [point for point in points if point.name == name], points, destinations)
         for number, plugin in enumerate(objects):
             self.add(plugin, getattr(plugin, "__name__", None) or f"{type(plugin).__name__}-{number}")
@@ -124,7 +127,8 @@ class PluginHost:
             if name not in destinations:
                 close = nearest(name, {point.name for point in points})
                 hint = f" Did you mean {close!r}?" if close else ""
-                self.fail(name, f"is not installed.{hint}", f"pip install cmdorc-telemetry-{name}, or remove it from plugins")
+                fix = f"pip install cmdorc-telemetry-{name}, or remove it from plugins"
+                self.fail(name, f"is not installed.{hint}", fix)
             return
         if len(found) > 1:
             owners = ", ".join(str(point) for point in found)
@@ -135,7 +139,8 @@ class PluginHost:
         except BaseException as fault:
             if not _caught(fault):
                 raise
-            self.fail(name, f"cannot be imported: {found[0]}: {type(fault).__name__}: {fault}", "reinstall or upgrade it")
+            what = f"cannot be imported: {found[0]}: {type(fault).__name__}: {fault}"
+            self.fail(name, what, "reinstall or upgrade it")
             return
         self.add(plugin, name, origin=str(found[0]))
 
@@ -150,6 +155,7 @@ class PluginHost:
             what = str(fault).strip().replace("\n", " ")
             self.fail(name, f"breaks the hook rules{': ' + origin if origin else ''}: {what}", "correct the hookimpl")
             return
+        self.unloaded.discard(name)
         if trusted:
             self._trusted.add(name)
 
@@ -219,7 +225,10 @@ class PluginHost:
 
     def anonymizers(self) -> list[Anonymizer]:
         """The anonymizers, in order. One that is named but could not be loaded is among the failures."""
-        return [Anonymizer(name, cast(AnonymizeFunction, impl.function)) for name, impl in self._impls("telemetry_anonymize")]
+        return [
+            Anonymizer(name, cast(AnonymizeFunction, impl.function))
+            for name, impl in self._impls("telemetry_anonymize")
+        ]
 
 
 class Anonymizer:

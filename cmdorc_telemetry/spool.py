@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
 from . import files
 from .errors import StorageError
-from .types import EventResult, Gated, Ledger, Row, View
+from .types import EventResult, Gated, Lease, Leased, Ledger, Row, View
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -44,22 +41,6 @@ _DAY = 86_400.0
 _ROW = "seq, at, spec, event, version, generation, source, private, shared"
 
 
-class Leased(Struct, frozen=True):
-    """One event that a worker may send now."""
-
-    seq: int
-    row: Row
-    tries: int = 0
-
-
-class Lease(Struct, frozen=True):
-    """What a worker was given; ``upto`` is where its cursor goes when the batch is settled."""
-
-    destination: str
-    items: tuple[Leased, ...]
-    upto: int
-
-
 class Spool:
     """An open spool. Not shared between threads. Raises StorageError where it cannot be opened."""
 
@@ -73,7 +54,7 @@ class Spool:
         except sqlite3.DatabaseError as fault:
             if isinstance(fault, sqlite3.OperationalError):
                 raise StorageError(f"{path} cannot be opened: {fault}") from fault
-            self.moved_aside = path.with_name(f"{path.name}.corrupt-{secrets.token_hex(4)}")
+            self.moved_aside = path.with_name(f"{path.name}.corrupt-{os.urandom(4).hex()}")
             os.replace(path, self.moved_aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -94,7 +75,7 @@ class Spool:
                 if not db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone():
                     for statement in _SCHEMA.split(";\n"):
                         db.execute(statement)
-                    db.execute("INSERT INTO meta VALUES('epoch', ?)", (secrets.token_hex(8),))
+                    db.execute("INSERT INTO meta VALUES('epoch', ?)", (os.urandom(8).hex(),))
                     db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
                 db.execute("COMMIT")
         except BaseException:
@@ -153,7 +134,9 @@ class Spool:
             for name, owner in rows:
                 if name in known or (owner is not None and owner_lives is not None and owner_lives(owner)):
                     continue
-                reason = "reporter-gone" if owner else "withdrawn-consent" if name in withdrawn else "destination-removed"
+                reason = (
+                    "reporter-gone" if owner else "withdrawn-consent" if name in withdrawn else "destination-removed"
+                )
                 self._abandon(db, name, reason)
                 db.execute("UPDATE destination SET removed=1 WHERE name=?", (name,))
             self._trim(db)
@@ -201,7 +184,9 @@ class Spool:
 
     def _drop(self, db: sqlite3.Connection, name: str, reason: str, count: int) -> None:
         if count:
-            db.execute("INSERT INTO dropped VALUES(?,?,?) ON CONFLICT DO UPDATE SET n=n+excluded.n", (name, reason, count))
+            db.execute(
+                "INSERT INTO dropped VALUES(?,?,?) ON CONFLICT DO UPDATE SET n=n+excluded.n", (name, reason, count)
+            )
 
     # -- import ---------------------------------------------------------------------------------------------------
 
@@ -227,7 +212,7 @@ class Spool:
         """
         with self._write() as db:
             row = db.execute("SELECT off, done, drops FROM segment WHERE name=?", (segment,)).fetchone()
-            known, done, told = row if row else (0, None, "{}")
+            known, done, told = row or (0, None, "{}")
             if done is not None or known != before or not still_there():
                 return False
             db.executemany(
@@ -267,6 +252,8 @@ class Spool:
 
         Begins with a small write: where that is refused, an acknowledgement would be too, and nothing may be sent.
         """
+        if not self._anything(name, now):
+            return None
         with self._write() as db:
             db.execute("UPDATE destination SET mark=? WHERE name=?", (now, name))
             view = self._views(db).get(name)
@@ -293,6 +280,14 @@ class Spool:
                 self._trim(db)
         return Lease(name, tuple(items), upto) if items else None
 
+    def _anything(self, name: str, now: float) -> bool:
+        found = self._db.execute(
+            "SELECT EXISTS(SELECT 1 FROM event WHERE seq > (SELECT cursor FROM destination WHERE name=?)) "
+            "OR EXISTS(SELECT 1 FROM held WHERE destination=? AND state='retry' AND next_try<=?)",
+            (name, name, now),
+        )
+        return bool(found.fetchone()[0])
+
     def _size(self, view: View, row: Row) -> int:
         return len(row.private if view.audience == "private" else row.shared or b"")
 
@@ -312,7 +307,11 @@ class Spool:
         """
         with self._write() as db:
             acked = 0
+            cursor = db.execute("SELECT cursor FROM destination WHERE name=?", (lease.destination,)).fetchone()[0]
+            held = {seq for (seq,) in db.execute("SELECT seq FROM held WHERE destination=?", (lease.destination,))}
             for item in lease.items:
+                if item.seq not in held if item.tries else item.seq <= cursor:
+                    continue  # settled or expired meanwhile by somebody else, and counted there
                 outcome = outcomes.get(item.seq) or EventResult("", "retry")
                 reason = outcome.reason or ""
                 key = (lease.destination, item.seq)
@@ -347,13 +346,15 @@ class Spool:
 
     def retry_at(self, name: str) -> float | None:
         """When the next event that was put off is due; None for none."""
-        row = self._db.execute("SELECT min(next_try) FROM held WHERE destination=? AND state='retry'", (name,)).fetchone()
+        row = self._db.execute(
+            "SELECT min(next_try) FROM held WHERE destination=? AND state='retry'", (name,)
+        ).fetchone()
         return None if row[0] is None else float(row[0])
 
     def hurry(self) -> None:
         """Forget every pause: somebody asked for everything to be sent now."""
         with self._write() as db:
-            db.execute("UPDATE destination SET next_try=0")
+            db.execute("UPDATE destination SET next_try=0, failures=0")
             db.execute("UPDATE held SET next_try=0 WHERE state='retry'")
 
     # -- bounds ---------------------------------------------------------------------------------------------------
@@ -418,6 +419,11 @@ class Spool:
     def withheld(self) -> dict[str, int]:
         """Shared bodies that the gate held back, by reason."""
         return dict(self._db.execute("SELECT reason, n FROM withheld").fetchall())
+
+    def oldest(self) -> float | None:
+        """The moment of the oldest event that some destination still waits for; None where all is delivered."""
+        row = self._db.execute("SELECT min(at) FROM event").fetchone()
+        return None if row[0] is None else float(row[0])
 
     def newest(self, event: str | None = None) -> Row | None:
         """The newest event that is still stored; of that name, if one is given."""

@@ -115,6 +115,22 @@ class Gated(Struct, frozen=True, kw_only=True):
     """Records that are no events."""
 
 
+class Leased(Struct, frozen=True):
+    """One event that a worker may send now."""
+
+    seq: int
+    row: Row
+    tries: int = 0
+
+
+class Lease(Struct, frozen=True):
+    """What a worker was given; ``upto`` is where its cursor goes when the batch is settled."""
+
+    destination: str
+    items: tuple[Leased, ...]
+    upto: int
+
+
 class View(Struct, frozen=True, kw_only=True):
     """What one destination gets to see of the spool."""
 

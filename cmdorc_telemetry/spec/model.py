@@ -6,6 +6,7 @@ A :class:`TelemetrySpec` says nothing about how it is used: shapes (checks and m
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any, Literal
 
 import msgspec
@@ -259,7 +260,7 @@ class TelemetrySpec(_Part, frozen=True, kw_only=True):
 
 def bucket_labels(edges: tuple[float, ...]) -> tuple[str, ...]:
     """The names of the ranges between ``edges``, such as ``<1``, ``1-10``, ``>=10``."""
-    middle = (f"{low:g}-{high:g}" for low, high in zip(edges, edges[1:], strict=False))
+    middle = (f"{low:g}-{high:g}" for low, high in pairwise(edges))
     return (f"<{edges[0]:g}", *middle, f">={edges[-1]:g}")
 
 

@@ -5,7 +5,8 @@ Decoding a body into its shape drops what is not allowed and checks what is, in 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from math import isnan
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -37,7 +38,8 @@ def _scalar(prop: Property) -> Any:
         case "number":
             return Annotated[float, Meta(ge=prop.min, le=prop.max)]
         case "enum":
-            return Literal[(*prop.members, "other")]
+            members = (*prop.members, "other")
+            return Literal[members]
         case "bucket":
             return Literal[bucket_labels(prop.edges)]
         case "string":
@@ -108,7 +110,7 @@ def coerce(prop: Property, value: Any) -> Any:
 def _coerce_one(prop: Property, value: Any) -> Any:
     if prop.type == "enum" and isinstance(value, str) and value not in prop.members:
         return "other"
-    if prop.type == "bucket" and isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+    if prop.type == "bucket" and isinstance(value, int | float) and not isinstance(value, bool) and not isnan(value):
         return bucket_labels(prop.edges)[sum(value >= edge for edge in prop.edges)]
     return msgspec.convert(value, _scalar(prop))
 
@@ -125,7 +127,7 @@ class Shapes:
         """The spec and event of that name, or None."""
         return self._events.get((ref, name))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[tuple[TelemetrySpec, Event]]:
         return iter(self._events.values())
 
     def shared(

@@ -1,0 +1,289 @@
+"""The stages behind the journal, put together for the user of one home directory.
+
+    journals on disk → gate → spool → delivery → destinations
+
+Programs use it through ``telemetry.py``; commands use it directly.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from . import clock
+from . import journal as journals
+from .config import DestinationConfig, TelemetryLevel
+from .consent import CORE_SPEC, Policy, Situation, allowed_destinations, waiting_fields
+from .decoding import decode
+from .delivery import Delivery, Destination
+from .errors import ConfigError, PluginError, StorageError
+from .files import FileLock
+from .gate import Gate
+from .history import NAME as HISTORY
+from .history import HistoryReporter
+from .plugins import PluginHost, installed
+from .reporter import TelemetryReporter
+from .spec import Level, Shapes, TelemetryRegistry, lower, project
+from .spool import Spool
+from .types import Leased, Row, View
+
+log = logging.getLogger("cmdorc_telemetry")
+
+_EXPIRE_SECONDS = 3600.0
+
+
+def level_name(level: TelemetryLevel) -> Level | None:
+    """A level as specs name it; None for OFF."""
+    return None if level is TelemetryLevel.OFF else level.value
+
+
+def stamp(policy: Policy) -> str:
+    """What a journal segment carries: the decision it was recorded under, and the level in force for its program."""
+    return f"{policy.generation}/{policy.share.value}"
+
+
+def make_reporter(
+    class_: type[TelemetryReporter], to: DestinationConfig, environ: Mapping[str, str]
+) -> TelemetryReporter:
+    """The reporter of a destination, its settings checked. Raises ConfigError, PluginError."""
+    settings = decode(to.resolved(environ), class_.Settings, to.where, key=f"telemetry.to.{to.name}")
+    try:
+        return class_(settings)
+    except Exception as fault:
+        raise PluginError(f"{class_.__name__} cannot be made: {fault}") from fault
+
+
+def configured_destinations(
+    situation: Situation, classes: Mapping[str, type[TelemetryReporter]]
+) -> list[DestinationConfig]:
+    """The destinations of the user's file, and one for each listed reporter that needs no settings."""
+    configured = list(situation.user.destinations)
+    served = {to.plugin for to in configured}
+    for name, class_ in classes.items():
+        if name in served or name not in situation.user.plugins:
+            continue
+        try:
+            msgspec.convert({}, class_.Settings)
+        except msgspec.ValidationError:
+            continue
+        configured.append(DestinationConfig(name, name, where=str(situation.user.source)))
+    return configured
+
+
+class Pipeline:
+    """Imports, gates, stores and delivers. ``host`` holds the enabled plugins."""
+
+    def __init__(self, situation: Situation, host: PluginHost) -> None:
+        self.situation, self.host, self.home = situation, host, situation.home
+        self.registry = TelemetryRegistry.with_core()
+        for name, spec in host.specs():
+            try:
+                self.registry.register(spec, name)
+            except ConfigError as fault:
+                host.fail(name, str(fault), "report it to its author")
+        self.shapes = Shapes(list(self.registry))
+        self.classes = host.reporters()
+        self.anonymizers = host.anonymizers()
+        self.configured = configured_destinations(situation, self.classes)
+        self._consent_stamp = self._read_stamp()
+        self._expired = 0.0
+        self._decide()
+
+    # -- the decision, which may change while we run --------------------------------------------------------------
+
+    def _decide(self) -> None:
+        consent = self.situation.consent
+        self.policy = self.situation.policy(layered=False)
+        self.grant = consent.grants.get(CORE_SPEC) if consent else None
+        self.allowed, self.waiting = allowed_destinations(self.policy, self.grant, self.configured)
+
+    def _read_stamp(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.home.consent)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino
+
+    def refresh(self) -> bool:
+        """Read the decision again where it was written since. Whether it was."""
+        seen, self._consent_stamp = self._consent_stamp, self._read_stamp()
+        changed = seen != self._consent_stamp
+        if changed:
+            self.situation = self.situation.again()
+        self._decide()  # also because a consent to DEBUG may have expired
+        return changed
+
+    def level_of(self, stamped: str, spec: str) -> Level | None:
+        """At which level something recorded under a stamp may be shared: the least of then, its program's, and now."""
+        generation, _, cap = stamped.partition("/")
+        now = self.policy if spec == CORE_SPEC else self.situation.policy(layered=False, spec=spec)
+        consent = self.situation.consent
+        if not now.record or cap not in [level.value for level in TelemetryLevel]:
+            return None
+        if now.decided_by == "you" and consent is not None:
+            then = consent.level_of(generation, spec)
+        else:
+            then = now.share if generation == now.generation else TelemetryLevel.OFF
+        return lower(lower(level_name(then), level_name(now.share)), level_name(TelemetryLevel(cap)))
+
+    # -- import ---------------------------------------------------------------------------------------------------
+
+    def open_spool(self) -> Spool:
+        """The spool, with the destinations of now registered. Raises StorageError."""
+        spool = Spool(self.home.spool)
+        if spool.moved_aside is not None:
+            log.warning("the spool could not be read and was moved to %s; a new one was begun", spool.moved_aside)
+        spool.register(self.views(), withdrawn=[to.name for to in self.waiting], owner_lives=self._owner_lives)
+        return spool
+
+    def views(self) -> list[View]:
+        """What each destination gets to see."""
+        return [View(name=HISTORY, audience="private", identity=HISTORY), *(self._view(to) for to in self.allowed)]
+
+    def _view(self, to: DestinationConfig) -> View:
+        private, kinds = to.audience == "private", None
+        if to.events is not None or (to.level is not None and not private):
+            level = level_name(to.level or TelemetryLevel.DEBUG)
+            kinds = frozenset(
+                (spec.ref, event.name) for spec, event in self.shapes
+                if (to.events is None or event.name in to.events) and (private or event.shared_at(level))
+            )  # fmt: skip
+        return View(name=to.name, audience="private" if private else "shared", identity=to.identity, kinds=kinds)
+
+    def _owner_lives(self, owner: str) -> bool:
+        lock = FileLock(self.home.locks / f"{owner}.owner")
+        try:
+            free = lock.acquire(wait=False)
+        except OSError:
+            return True
+        lock.release()
+        return not free
+
+    def pump(self, spool: Spool, own: journals.Journal | None = None) -> bool:
+        """Import every segment whose owner is gone, and ``own``. False: recording was switched off meanwhile."""
+        if self.refresh() and not self.policy.record:
+            return False
+        gate = self._gate()
+        for orphan in journals.orphans(self.home.journal):
+            before = spool.offset(orphan.path.name)
+            if before is None:
+                orphan.discard()
+                continue
+            try:
+                segment = orphan.read(before)
+            except StorageError as fault:
+                log.warning("%s; it was set aside", fault)
+                orphan.set_aside()
+                continue
+            if self._take_in(spool, gate, segment, before, orphan.linked):
+                orphan.discard()
+                spool.finish(segment.name, clock.wall())
+        if own is not None and own.path is not None:
+            self._pump_own(spool, gate, own, own.path)
+        self._tend(spool)
+        return True
+
+    def _pump_own(self, spool: Spool, gate: Gate, own: journals.Journal, path: Any) -> None:
+        before = spool.offset(path.name) or 0
+        try:
+            segment = journals.read_live(path, before)
+        except FileNotFoundError:  # deleted by hand: go on in a new one
+            own.rotate(stamp(self.situation.policy()))
+            return
+        if segment.generation != stamp(self.situation.policy()):
+            own.rotate(stamp(self.situation.policy()))
+        if segment.offset > before or segment.drops:
+            self._take_in(spool, gate, segment, before, path.exists)
+
+    def _take_in(
+        self, spool: Spool, gate: Gate, segment: journals.Segment, before: int, still_there: Callable[[], bool]
+    ) -> bool:
+        gated = gate.gate(segment.records, segment.generation, segment.source)
+        return spool.take_in(segment.name, gated, before=before, after=segment.offset, drops=segment.drops,
+                             damaged=segment.damaged, still_there=still_there)  # fmt: skip
+
+    def _gate(self) -> Gate:
+        consent = self.situation.consent
+        withheld = {}
+        if self.policy.decided_by == "you" and consent is not None:
+            withheld = {spec.ref: waiting_fields(spec, consent.grants.get(spec.meta.name)) for spec in self.registry}
+        return Gate(self.shapes, self.level_of, withheld=withheld, anonymizers=self.anonymizers, blocked=self.blocked())
+
+    def blocked(self) -> str | None:
+        """Why nothing at all may be shared: an enabled plugin that is not there may have been an anonymizer."""
+        reporters = {to.plugin for to in self.configured}
+        missing = sorted(self.host.unloaded - reporters)
+        return f"plugin {missing[0]!r} could not be loaded, and may be an anonymizer" if missing else None
+
+    def _tend(self, spool: Spool) -> None:
+        """Keep the spool in bounds, and the mark that says since when something waits."""
+        now = clock.wall()
+        if now - self._expired > _EXPIRE_SECONDS:
+            self._expired = now
+            spool.expire(now)
+        oldest = spool.oldest()
+        if oldest is None:
+            self.home.waiting.unlink(missing_ok=True)
+        else:
+            self.home.waiting.touch(mode=0o600)
+            os.utime(self.home.waiting, (oldest, oldest))
+
+    # -- delivery -------------------------------------------------------------------------------------------------
+
+    def missing(self) -> dict[str, str]:
+        """Destinations whose reporter is not there → what to do about it."""
+        there = {point.name for point in installed()} if self.configured else set()
+        return {
+            to.name: f'add "{to.plugin}" to plugins in {to.where}' if to.plugin in there
+            else f"pip install cmdorc-telemetry-{to.plugin}"
+            for to in self.configured if to.plugin not in self.classes
+        }  # fmt: skip
+
+    def routes(self) -> list[Destination]:
+        """Where workers send to: the history, and every allowed destination whose reporter is there."""
+        settings = HistoryReporter.Settings(path=str(self.home.history))
+        routes = [Destination(HISTORY, lambda: HistoryReporter(settings), lambda item: item.row.private)]
+        routes.extend(Destination(to.name, self._maker(to), self._narrower(to), to.timeout)
+                      for to in self.allowed if to.plugin in self.classes)  # fmt: skip
+        return routes
+
+    def _maker(self, to: DestinationConfig) -> Callable[[], TelemetryReporter]:
+        return lambda: make_reporter(self.classes[to.plugin], to, self.situation.environ)
+
+    def _narrower(self, to: DestinationConfig) -> Callable[[Leased], bytes | None]:
+        def body(item: Leased) -> bytes | None:
+            self.refresh()
+            return self.body_for(to, item.row)
+
+        return body
+
+    def body_for(self, to: DestinationConfig, row: Row) -> bytes | None:
+        """What ``to`` gets of an event now: delivery and show-payload both ask here. None for nothing."""
+        if to not in self.allowed:
+            return None
+        if to.audience == "private":
+            return project(self.shapes, row.spec, row.event, row.private, rename=to.rename)
+        return self.shared_body(row, to.level, to.rename)
+
+    def shared_body(
+        self, row: Row, limit: TelemetryLevel | None = None, rename: Mapping[str, str] | None = None
+    ) -> bytes | None:
+        """The stored shared body, as far as consent and ``limit`` still cover it."""
+        level = self.level_of(row.generation, row.spec.partition("@")[0])
+        if limit is not None:
+            level = lower(level, level_name(limit))
+        if level is None or row.shared is None:
+            return None
+        return project(self.shapes, row.spec, row.event, row.shared, level=level, rename=rename or {})
+
+    def delivery(
+        self, own: journals.Journal | None = None, *, open_spool: Callable[[], Spool] | None = None,
+        also: Sequence[Destination] = (),
+    ) -> Delivery:  # fmt: skip
+        """The telemetry thread, not yet started. ``also``: destinations of reporters injected by code."""
+        return Delivery(open_spool or self.open_spool, [*self.routes(), *also],
+                        lambda spool: self.pump(spool, own), self.home.locks)  # fmt: skip
