@@ -27,7 +27,23 @@ _WHERE = {
     "instrument": "instrument",
     "load_telemetry_config": "config",
 }
-__all__ = list(_WHERE)
+__all__ = [
+    "CompletedRun",
+    "NoopReporter",
+    "Session",
+    "Telemetry",
+    "TelemetryConfig",
+    "TelemetryLevel",
+    "TelemetryOrchestrator",
+    "TelemetryPayloadBuilder",
+    "TelemetryRegistry",
+    "TelemetryReporter",
+    "TelemetrySpec",
+    "Trigger",
+    "hookimpl",
+    "instrument",
+    "load_telemetry_config",
+]
 
 if TYPE_CHECKING:
     from .capture import TelemetryPayloadBuilder

@@ -49,6 +49,7 @@ class Queue(Protocol):
     ) -> None: ...  # fmt: skip
     def postpone(self, name: str, until: float, error: str) -> None: ...
     def hurry(self) -> None: ...
+    def drops(self, name: str) -> dict[str, int]: ...  # noqa: D102
     def ledger(self) -> dict[str, Ledger]: ...
     def abandon(self, name: str, reason: str) -> None: ...
     def close(self) -> None: ...
@@ -67,6 +68,8 @@ class Destination:
     body: Body
     """What this destination gets of an event; None where consent was withdrawn meanwhile."""
     timeout: float = 10.0
+    refresh: Callable[[], object] = lambda: None
+    """Called before each batch: consent may have changed."""
     injected: bool = False
     """Whether the reporter is an object of this process, and gone with it."""
 
@@ -110,6 +113,7 @@ class Worker:
                 return LONGEST_PAUSE / 60
 
     async def _send(self, lease: Lease) -> None:
+        self.destination.refresh()
         bodies = [(item, self.destination.body(item)) for item in lease.items]
         batch = self._batch(lease, [(item, body) for item, body in bodies if body is not None])
         outcomes = {item.seq: EventResult("", "rejected", "withdrawn-consent") for item, body in bodies if body is None}
@@ -139,7 +143,7 @@ class Worker:
                            pause=lambda tries: pause(tries + 1, random.random()))  # fmt: skip
 
     def _batch(self, lease: Lease, bodies: Sequence[tuple[Leased, bytes]]) -> Batch:
-        dropped = self._queue.ledger()[lease.destination].dropped
+        dropped = self._queue.drops(lease.destination)
         events = tuple(
             BatchEvent(msgspec.json.decode(body, type=_Id).event_id, item.row.event, body) for item, body in bodies
         )

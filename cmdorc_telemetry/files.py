@@ -6,7 +6,6 @@ killed it, and it is right across containers, where process ids are not.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
@@ -23,11 +22,16 @@ if sys.platform == "win32":  # pragma: no cover - Windows only
     def lock_fd(fd: int, *, wait: bool = True) -> bool:
         """Lock the open file exclusively; False where somebody else holds it and ``wait`` is False."""
         os.lseek(fd, _FAR, os.SEEK_SET)
-        try:
-            msvcrt.locking(fd, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
+        while True:
+            try:
+                msvcrt.locking(fd, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+            except OSError as fault:
+                if not wait:
+                    return False
+                if fault.errno != errno.EDEADLK:  # what LK_LOCK says after ten seconds: go on waiting
+                    raise
+            else:
+                return True
 
     def high_fd(fd: int) -> int:
         """The descriptor itself: Windows has no way to choose its number."""
@@ -65,11 +69,19 @@ def open_private(path: str | Path, flags: int) -> int:
 
 
 def private_dir(path: Path) -> Path:
-    """Make ``path`` with mode 700 where it is missing, and what leads to it. Raises StorageError."""
+    """Make ``path`` with mode 700, whatever the umask, where it is missing, and what leads to it.
+
+    Raises StorageError.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
+        try:
             path.mkdir(mode=0o700)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+        else:
+            path.chmod(0o700)
     except OSError as fault:
         raise StorageError(f"{path} cannot be created: {fault.strerror}") from fault
     return path

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import cmdorc
 
+from .telemetry import Telemetry
+
 if TYPE_CHECKING:
     from msgspec import Struct
 
     from .config import TelemetryConfig
     from .reporter import TelemetryReporter
-    from .telemetry import Telemetry
     from .types import Session
     from .watch import Watch
 
@@ -77,8 +78,6 @@ def _attach(
     present: Telemetry | None = getattr(orchestrator, "__dict__", {}).get(_MARKER)
     if present is not None:
         return present
-    from .telemetry import Telemetry
-
     telemetry = Telemetry.start(config=config, plugins=plugins, reporter=reporter, cmdorc_version=_VERSION)
     if not telemetry.listening:
         return telemetry

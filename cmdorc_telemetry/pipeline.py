@@ -247,7 +247,7 @@ class Pipeline:
         """Where workers send to: the history, and every allowed destination whose reporter is there."""
         settings = HistoryReporter.Settings(path=str(self.home.history))
         routes = [Destination(HISTORY, lambda: HistoryReporter(settings), lambda item: item.row.private)]
-        routes.extend(Destination(to.name, self._maker(to), self._narrower(to), to.timeout)
+        routes.extend(Destination(to.name, self._maker(to), self._narrower(to), to.timeout, self.refresh)
                       for to in self.allowed if to.plugin in self.classes)  # fmt: skip
         return routes
 
@@ -255,11 +255,7 @@ class Pipeline:
         return lambda: make_reporter(self.classes[to.plugin], to, self.situation.environ)
 
     def _narrower(self, to: DestinationConfig) -> Callable[[Leased], bytes | None]:
-        def body(item: Leased) -> bytes | None:
-            self.refresh()
-            return self.body_for(to, item.row)
-
-        return body
+        return lambda item: self.body_for(to, item.row)
 
     def body_for(self, to: DestinationConfig, row: Row) -> bytes | None:
         """What ``to`` gets of an event now: delivery and show-payload both ask here. None for nothing."""

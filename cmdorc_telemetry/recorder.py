@@ -86,7 +86,9 @@ class Recorder:
         home, policy = situation.home, situation.policy()
         identity = ensure_identity(home)
         constants = {**base, **machine_fields(), "anonymous_install_id": identity.install_id}
-        self.capture = Capture(self.pipeline.registry, constants)
+        # Another application's spec has a consent of its own.
+        agreed = [spec for spec in self.pipeline.registry if situation.policy(spec=spec.meta.name).record]
+        self.capture = Capture(agreed, constants)
         self._hasher = Hasher(identity.salt) if policy.share is TelemetryLevel.DEBUG else None
         self.journal = journal.Journal(home.journal, stamp(policy), on_trouble=self._warn)
         self.collector = Collector(self)
@@ -160,7 +162,8 @@ class Recorder:
         private_dir(self.pipeline.home.locks)
         self._owner = FileLock(self.pipeline.home.locks / f"{name}.owner")
         self._owner.acquire(wait=False)
-        return Destination(name, lambda: reporter, lambda item: self.pipeline.shared_body(item.row), injected=True)
+        shared_body, refresh = self.pipeline.shared_body, self.pipeline.refresh
+        return Destination(name, lambda: reporter, lambda item: shared_body(item.row), refresh=refresh, injected=True)
 
     def _open_spool(self) -> Spool:
         spool = self.pipeline.open_spool()
@@ -172,9 +175,14 @@ class Recorder:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def flush(self, timeout: float) -> bool:
-        """Import and send all there is. Whether nothing waits any more."""
-        self._start()
-        return self.delivery.flush(timeout)
+        """Import and send all there is, also after ``close``. Whether nothing waits any more."""
+        if not self._stopped:
+            self._start()
+            return self.delivery.flush(timeout)
+        last = self.pipeline.delivery()
+        done = last.flush(timeout)
+        last.stop()
+        return done
 
     def _finish(self) -> None:
         self._stopped = True

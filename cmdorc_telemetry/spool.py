@@ -409,12 +409,16 @@ class Spool:
                     pending=self._pending(db, name, views[name]) + self._held(db, name) if not removed else 0,
                     set_aside=self._held(db, name, "dead"), last_report=last_report, last_error=last_error,
                     answer=json.loads(answer),
-                    dropped=dict(db.execute("SELECT reason, n FROM dropped WHERE destination=?", (name,)).fetchall()),
+                    dropped=self.drops(name),
                 )
                 for name, recorded, acked, next_try, last_report, last_error, answer, removed in found
             }  # fmt: skip
         finally:
             db.execute("COMMIT")
+
+    def drops(self, name: str) -> dict[str, int]:
+        """What a destination lost, by reason."""
+        return dict(self._db.execute("SELECT reason, n FROM dropped WHERE destination=?", (name,)).fetchall())
 
     def withheld(self) -> dict[str, int]:
         """Shared bodies that the gate held back, by reason."""

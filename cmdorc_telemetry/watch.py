@@ -182,7 +182,7 @@ class Run:
 
     @isolated
     def settle(self) -> None:
-        if self.ended is None or self.holds:
+        if self.ended is None:
             return
         try:
             loop = asyncio.get_running_loop()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from math import isfinite
 from typing import Any, Literal
 
 import msgspec
@@ -27,6 +28,7 @@ _BOUNDS: dict[str, tuple[str, ...]] = {
     "string": ("pattern", "max_length"),
 }
 _NAME = re.compile(r"[A-Za-z$_][A-Za-z0-9$_.\-]{0,99}")
+_WORD = r"[A-Za-z0-9][A-Za-z0-9._+\-]*"
 
 
 class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -57,6 +59,11 @@ class Property(_Part, frozen=True, kw_only=True):
         for name in ("min", "max", "members", "edges", "pattern", "max_length"):
             if getattr(self, name) not in (None, ()) and name not in allowed:
                 raise ValueError(f"type {self.type!r} takes no {name!r}")
+        for name in ("max_length", "max_items"):
+            if (most := getattr(self, name)) is not None and most < 1:
+                raise ValueError(f"found {name} {most}; expected 1 or more")
+        if not all(isfinite(bound) for bound in (self.min or 0, self.max or 0, *self.edges)):
+            raise ValueError("a bound is not a finite number")
         if self.type == "enum" and not self.members:
             raise ValueError("type 'enum' needs 'members'")
         if self.type == "bucket" and (not self.edges or sorted(set(self.edges)) != list(self.edges)):
@@ -69,6 +76,7 @@ class Property(_Part, frozen=True, kw_only=True):
             if self.pattern is None or self.max_length is None:
                 raise ValueError("type 'string' needs 'pattern' and 'max_length': free text can hold anything")
             try:
+                re.compile(self.pattern)
                 re.compile(rf"\A(?:{self.pattern})\Z")
             except re.error as fault:
                 raise ValueError(f"pattern {self.pattern!r} is no regular expression: {fault}") from None
@@ -150,6 +158,8 @@ class Event(_Part, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.version < 1:
+            raise ValueError(f"found version {self.version}; expected 1 or more")
         for name in (self.name, *self.properties):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no name; expected letters, digits and $ _ . - only")
@@ -174,6 +184,12 @@ class Meta(_Part, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     stability: Literal["idea", "in_creation", "experimental", "beta", "stable", "deprecated"] = "experimental"
 
+    def __post_init__(self) -> None:
+        if len(self.name) > 100 or not re.fullmatch(_WORD, self.name):
+            raise ValueError(f"{self.name!r} is no name; expected at most 100 letters, digits and . _ + -")
+        if not 1 <= self.version < 10**6:
+            raise ValueError(f"found version {self.version}; expected 1 to 999999")
+
 
 class Provider(_Part, frozen=True, kw_only=True):
     """Where the spec's authors send its events: documentation and defaults; a spec never redirects anything."""
@@ -193,6 +209,8 @@ class Config(_Part, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 <= self.default_sampling_rate <= 1:
             raise ValueError(f"found a sampling rate of {self.default_sampling_rate:g}; expected 0 to 1")
+        if self.default_retention_days < 1:
+            raise ValueError(f"found {self.default_retention_days} days; expected 1 or more")
 
 
 class Outcome(_Part, frozen=True, kw_only=True):
@@ -260,11 +278,10 @@ class TelemetrySpec(_Part, frozen=True, kw_only=True):
 
 def bucket_labels(edges: tuple[float, ...]) -> tuple[str, ...]:
     """The names of the ranges between ``edges``, such as ``<1``, ``1-10``, ``>=10``."""
-    middle = (f"{low:g}-{high:g}" for low, high in pairwise(edges))
-    return (f"<{edges[0]:g}", *middle, f">={edges[-1]:g}")
+    names = [f"{edge:.15g}" for edge in edges]
+    return (f"<{names[0]}", *(f"{low}-{high}" for low, high in pairwise(names)), f">={names[-1]}")
 
 
-_WORD = r"[A-Za-z0-9][A-Za-z0-9._+\-]*"
 BASE: dict[str, Property] = {
     "event": Property(type="string", pattern=_NAME.pattern, max_length=100, level="minimal",
                       description="Name of the event"),

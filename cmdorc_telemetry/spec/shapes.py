@@ -6,7 +6,7 @@ Decoding a body into its shape drops what is not allowed and checks what is, in 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from math import isnan
+from math import ceil, isnan
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -34,7 +34,7 @@ def _scalar(prop: Property) -> Any:
         case "bool":
             return bool
         case "count" | "duration_ms":
-            return Annotated[int, Meta(ge=int(prop.min or 0), le=int(min(prop.max or _MOST, _MOST)))]
+            return Annotated[int, Meta(ge=ceil(prop.min or 0), le=int(_MOST if prop.max is None else min(prop.max, _MOST)))]
         case "number":
             return Annotated[float, Meta(ge=prop.min, le=prop.max)]
         case "enum":
@@ -57,11 +57,11 @@ def value_type(prop: Property) -> Any:
 
 
 def _shape(title: str, properties: Mapping[str, Property], *, strict: bool = False) -> type[Body]:
-    # msgspec attributes must be identifiers, property names need not be: `rename` maps one to the other.
+    # msgspec attributes must be identifiers, property names may be anything: `rename` maps one to the other.
     fields: list[Any] = []
     names: dict[str, str] = {}
     for number, (name, prop) in enumerate(properties.items()):
-        attribute = name if name.isidentifier() else f"p{number}"
+        attribute = name if name in BASE else f"p{number}"
         names[attribute] = name
         if strict and name in REQUIRED:
             fields.append((attribute, value_type(prop)))
@@ -102,9 +102,10 @@ def coerce(prop: Property, value: Any) -> Any:
 
     Raises msgspec.ValidationError where nothing makes it valid.
     """
-    if prop.max_items is not None:
-        return [_coerce_one(prop, item) for item in list(value)[: prop.max_items]]
-    return _coerce_one(prop, value)
+    if prop.max_items is None:
+        return _coerce_one(prop, value)
+    items = msgspec.convert(value, list[Any])  # a string or a table is no list
+    return [_coerce_one(prop, item) for item in items[: prop.max_items]]
 
 
 def _coerce_one(prop: Property, value: Any) -> Any:

@@ -1,0 +1,138 @@
+"""What an HTTP answer means for a batch. Pure: no network, and the moment is passed in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from datetime import timezone
+from typing import Any, cast, get_args
+
+import msgspec
+from msgspec import Struct
+
+from cmdorc_telemetry.errors import Rejected, RetryLater, TooLarge
+from cmdorc_telemetry.types import BatchResult, EventResult, EventStatus
+
+MAX_RETRY_AFTER = 3600.0
+"""Seconds: no server may silence a client for longer."""
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a body that is not the JSON it should be."""
+
+_STATUSES = get_args(EventStatus)
+_HINTS = {
+    401: "refuses access: check the destination's 'token'",
+    403: "refuses access: check the destination's 'token'",
+    404: "has no telemetry server at this address: check 'endpoint'",
+    405: "takes no reports at this address: check 'endpoint'",
+    415: "does not take this content type: is 'endpoint' a telemetry server?",
+}
+
+
+class Answer(Struct, frozen=True):
+    """An answer as it came. ``body`` is None where it was larger than this client reads."""
+
+    status: int
+    body: bytes | None = b""
+    headers: Mapping[str, str] = {}
+
+
+class _Result(Struct):
+    event_id: str
+    status: str
+    reason: Any = None
+
+
+class _Body(Struct):
+    message: Any = None
+    stats: Any = None
+    results: list[_Result] | None = None
+
+
+def judge(answer: Answer, event_ids: Collection[str], host: str, now: float) -> BatchResult:
+    """What became of the batch of ``event_ids``. ``now`` is in seconds since the epoch.
+
+    Raises RetryLater, TooLarge (the batch must be split) or Rejected (the one event will never be taken).
+    """
+    status = answer.status
+    if status == 200:
+        return _accepted(answer, event_ids, host)
+    if status == 413 or (status in (400, 422) and len(event_ids) > 1):
+        raise TooLarge(f"{host} does not take this batch as a whole ({status}){_reason(answer)}")
+    if status in (400, 422):
+        raise Rejected(f"{host} finds the event invalid ({status}){_reason(answer)}")
+    if status in (408, 429) or status >= 500:
+        after = retry_after(answer.headers.get("Retry-After"), now)
+        raise RetryLater(f"{host} is not ready ({status}){_reason(answer)}", after)
+    if 300 <= status < 400:
+        location = printable(answer.headers.get("Location"), 200) or "nowhere"
+        raise RetryLater(f"{host} redirects to {location} ({status}): nothing is sent there; check 'endpoint'")
+    raise RetryLater(f"{host} {_HINTS.get(status, 'gave an answer that no telemetry server gives')} ({status})")
+
+
+def _accepted(answer: Answer, event_ids: Collection[str], host: str) -> BatchResult:
+    if answer.body is None:
+        raise RetryLater(f"{host} gave too long an answer")
+    try:
+        body = msgspec.json.decode(answer.body, type=_Body)
+    except UNREADABLE:
+        raise RetryLater(f"{host} gave an answer that cannot be read: is 'endpoint' a telemetry server?") from None
+    results = None
+    if body.results is not None:
+        results = tuple(_result(each) for each in body.results if each.event_id in event_ids)
+    return BatchResult(results=results, answer=_kept(body) or None)
+
+
+def _result(result: _Result) -> EventResult:
+    status = cast(EventStatus, result.status) if result.status in _STATUSES else "retry"
+    return EventResult(result.event_id, status, printable(result.reason, 200) or None)
+
+
+def _kept(body: _Body) -> dict[str, Any]:
+    """What the user may be shown, bounded: the message, and the stats that are single values."""
+    kept: dict[str, Any] = {}
+    if message := printable(body.message, 500):
+        kept["message"] = message
+    if isinstance(body.stats, dict):
+        stats = {
+            printable(name, 60): printable(value, 200) if isinstance(value, str) else value
+            for name, value in list(body.stats.items())[:50]
+            if isinstance(value, str) or (isinstance(value, (bool, int, float)) and abs(value) < 2**53)
+        }
+        if stats:
+            kept["stats"] = stats
+    return kept
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """``Retry-After`` (seconds or an HTTP date) as seconds from ``now``, capped; None where it says nothing usable."""
+    text = (value or "").strip()
+    if re.fullmatch("[0-9]+", text):
+        return min(float(text), MAX_RETRY_AFTER)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        date = parsedate_to_datetime(text)
+        moment = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return min(moment - now, MAX_RETRY_AFTER) if moment >= now else None
+
+
+def printable(value: object, limit: int) -> str:
+    """A server's text made safe for a terminal, at most ``limit`` characters; empty for what is no text."""
+    if not isinstance(value, str):
+        return ""
+    return "".join(char for char in value if char.isprintable())[:limit]
+
+
+def _reason(answer: Answer) -> str:
+    """What the server says is wrong, as ``: text``; empty where it says nothing readable."""
+    try:
+        body = msgspec.json.decode(answer.body or b"", type=dict[str, Any])
+    except UNREADABLE:
+        return ""
+    for name in ("reason", "message", "detail", "error"):
+        if text := printable(body.get(name), 200):
+            return f": {text}"
+    return ""

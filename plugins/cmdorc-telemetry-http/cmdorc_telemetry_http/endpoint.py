@@ -1,0 +1,44 @@
+"""Which addresses may be sent to. Pure; knows nothing of requests."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+def check_endpoint(endpoint: str) -> str | None:
+    """What is wrong with ``endpoint`` and what would be right, or None. Never repeats credentials."""
+    if not endpoint or any(not char.isprintable() or char in " \\" for char in endpoint):
+        return "endpoint: found an empty address, or one with spaces or backslashes; expected an https:// address"
+    try:
+        parts = urlsplit(endpoint)
+        host, has_user, _ = parts.hostname, "@" in parts.netloc, parts.port
+    except ValueError as fault:
+        return f"endpoint: found no address ({fault}); expected one such as 'https://t.example/v1'"
+    if has_user:
+        return "endpoint: found a user name or password in the address; expected none: use the key 'token'"
+    if "?" in endpoint or "#" in endpoint:
+        return f"endpoint: found a query or fragment in {endpoint!r}; expected an address that ends with its path"
+    if parts.scheme not in ("http", "https") or not host:
+        return f"endpoint: found {endpoint!r}; expected an https:// address, such as 'https://t.example/v1'"
+    if parts.scheme == "http" and not is_loopback(host):
+        return f"endpoint: found {endpoint!r}; expected https:// (plain http:// goes to this machine alone)"
+    return None
+
+
+def check_token(token: str | None) -> str | None:
+    """What is wrong with ``token``, or None. Never repeats it."""
+    if token is None or (token and token.isascii() and token.isprintable() and " " not in token):
+        return None
+    return "token: found an empty one, or spaces or characters beyond ASCII in it; expected the bare token"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` can only ever be this machine: a loopback address, or ``localhost``."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return any(address in network for network in _LOOPBACK)

@@ -1,0 +1,126 @@
+"""The HTTP reporter: which request is made for what. Wire protocol version 1.
+
+Meaning of answers is in ``answers.py``, the network in ``connection.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from cmdorc_telemetry import clock
+from cmdorc_telemetry.errors import DeliveryError, Rejected, RetryLater
+from cmdorc_telemetry.reporter import TelemetryReporter
+from cmdorc_telemetry.types import Batch, BatchEvent, BatchResult
+
+from .answers import UNREADABLE, Answer, judge
+from .compression import Coding, codings
+from .endpoint import check_endpoint, check_token
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+class HttpReporter(TelemetryReporter):
+    """Posts one event as JSON and several as compressed NDJSON to ``{endpoint}/report``."""
+
+    name = "http"
+
+    class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        """The keys of an ``http`` destination."""
+
+        endpoint: str
+        """Address of the server without ``/report``: https, or plain http to this machine."""
+        token: str | None = None
+        """Sent as ``Authorization: Bearer``: for a server of one's own."""
+
+        def __post_init__(self) -> None:
+            if fault := check_endpoint(self.endpoint) or check_token(self.token):
+                raise ValueError(fault)
+
+        def __repr__(self) -> str:  # the token stays out of logs and tracebacks
+            return f"Settings(endpoint={self.endpoint!r})"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._endpoint = settings.endpoint.rstrip("/")
+        self._host = urlsplit(settings.endpoint).netloc
+        self._headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
+        self._codings: list[Coding] = []
+        self._connection: Connection | None = None
+
+    async def report(self, event: str, payload: dict[str, Any]) -> None:
+        """Send one event. Raises RetryLater or Rejected where the server does not take it."""
+        event_id = str(payload.get("event_id", ""))
+        body = msgspec.json.encode({"event": event, **payload})
+        result = await self.report_batch(Batch(destination="http", events=(BatchEvent(event_id, event, body),)))
+        for each in result.results or ():
+            if each.status == "rejected":
+                raise Rejected(f"{self._host} rejects the event: {each.reason}")
+            if each.status == "retry":
+                raise RetryLater(f"{self._host} asks for the event again: {each.reason}")
+
+    async def report_batch(self, batch: Batch) -> BatchResult:
+        """Send a batch. Raises RetryLater, TooLarge or Rejected."""
+        if not batch.events:
+            return BatchResult()
+        answer = await self._post(batch)
+        return judge(answer, {event.event_id for event in batch.events}, self._host, clock.wall())
+
+    def encode(self, batch: Batch) -> bytes:
+        """One event: its body. Several: a line each."""
+        return batch.events[0].body if len(batch.events) == 1 else super().encode(batch)
+
+    async def erase(self, install_ids: Sequence[str]) -> bool:
+        """Ask the server to delete these installs. True where it holds nothing of them any more."""
+        try:
+            answers = [await self._request("DELETE", f"/installs/{quote(each, safe='')}") for each in install_ids]
+        except DeliveryError:
+            return False
+        return all(200 <= answer.status < 300 or answer.status == 404 for answer in answers)
+
+    async def fetch_policy(self, etag: str | None) -> Mapping[str, Any] | None:
+        """What the operator wants less of, with its ``etag``; None where nothing is new or nothing can be had."""
+        try:
+            answer = await self._request("GET", "/policy", {"If-None-Match": etag} if etag else {})
+            if answer.status != 200 or answer.body is None:
+                return None
+            policy = msgspec.json.decode(answer.body, type=dict[str, Any])
+        except (DeliveryError, *UNREADABLE):
+            return None
+        return {**policy, "etag": answer.headers.get("ETag")}
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _post(self, batch: Batch) -> Answer:
+        headers = {}
+        if drops := "; ".join(f"{reason}={count}" for reason, count in batch.drops.items() if count):
+            headers["Telemetry-Drops"] = f"epoch={batch.epoch}; {drops}"
+        body = self.encode(batch)
+        if len(batch.events) == 1:
+            return await self._request("POST", "/report", {**headers, "Content-Type": "application/json"}, body)
+        headers["Content-Type"] = "application/x-ndjson"
+        self._codings = self._codings or codings()
+        while True:
+            name, compress = self._codings[0]
+            answer = await self._request("POST", "/report", {**headers, "Content-Encoding": name}, compress(body))
+            if answer.status != 415 or len(self._codings) == 1:
+                return answer
+            del self._codings[0]  # for as long as this reporter lives
+
+    async def _request(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
+        if self._connection is None:
+            from .connection import Connection  # aiohttp: 150 ms, paid when there is something to send
+
+            self._connection = Connection(self._endpoint)
+        return await self._connection.request(method, self._endpoint + path, {**self._headers, **(headers or {})}, body)

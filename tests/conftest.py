@@ -1,0 +1,63 @@
+"""What tests of the whole repository share: skips are failures in CI; the built wheels and an environment of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if "wheels" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("wheels"))  # one process builds them, once
+        if "wheel_env" in fixtures:
+            item.add_marker(pytest.mark.wheels)
+            item.add_marker(pytest.mark.timeout(300))  # the first of them installs everything
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _forbidden_skips(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if count := _forbidden_skips(config):
+        terminalreporter.section("skipped, which is a failure in CI", red=True)
+        terminalreporter.line(f"{count} skipped (reasons below). CI has to run every test: install what is missing.")
+
+
+def _forbidden_skips(config: pytest.Config) -> int:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")  # absent in xdist's workers
+    return len(reporter.stats.get("skipped", ())) if reporter and os.environ.get("CI") else 0
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheel of every distribution of this repository, by the distribution's folder name (`.` for the core)."""
+    built = {}
+    for project in [ROOT, *sorted(file.parent for file in ROOT.glob("plugins/*/pyproject.toml"))]:
+        folder = tmp_path_factory.mktemp("wheel")
+        command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+        subprocess.run(command, cwd=project, check=True, stdout=subprocess.DEVNULL)
+        (built["." if project == ROOT else project.name],) = folder.iterdir()
+    return built
+
+
+@pytest.fixture(scope="session")
+def wheel_env(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh virtual environment with the wheels of all distributions and nothing of the checkout. Its folder."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=True)
+    command = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
+    command += ["--constraint", str(ROOT / ".ci" / "constraints.txt"), *map(str, wheels.values())]
+    subprocess.run(command, cwd=folder, check=True)
+    return folder
