@@ -17,14 +17,14 @@ _WHERE = {
     "Telemetry": "telemetry",
     "TelemetryConfig": "config",
     "TelemetryLevel": "config",
-    "TelemetryOrchestrator": "instrument",
+    "TelemetryOrchestrator": "instrumentation",
     "TelemetryPayloadBuilder": "capture",
     "TelemetryRegistry": "spec",
     "TelemetryReporter": "reporter",
     "TelemetrySpec": "spec",
     "Trigger": "types",
     "hookimpl": "hookspecs",
-    "instrument": "instrument",
+    "instrument": "instrumentation",
     "load_telemetry_config": "config",
 }
 __all__ = [
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .capture import TelemetryPayloadBuilder
     from .config import TelemetryConfig, TelemetryLevel, load_telemetry_config
     from .hookspecs import hookimpl
-    from .instrument import TelemetryOrchestrator, instrument
+    from .instrumentation import TelemetryOrchestrator, instrument
     from .reporter import NoopReporter, TelemetryReporter
     from .spec import TelemetryRegistry, TelemetrySpec
     from .telemetry import Telemetry

@@ -1,7 +1,7 @@
 """When a run counts as over: follows the runs and triggers of one orchestrator and makes lifecycle records of them.
 
 Owns what is remembered between the start of a run and its report. Does not know cmdorc, only the few attributes of
-its results: which methods are wrapped, and with what, is decided in ``instrument``, which imports this module only
+its results: which methods are wrapped, and with what, is decided in ``instrumentation``, which imports this module only
 where somebody listens.
 """
 
@@ -168,6 +168,7 @@ class Run:
                 del attributes[name]
                 if before is not None:
                     attributes[name] = before
+        self.hooks.clear()  # they refer to this run
 
     @isolated
     def marked(self, name: str) -> None:

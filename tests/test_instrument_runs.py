@@ -31,8 +31,9 @@ from cmdorc import (
 )
 from msgspec import Struct
 
-from cmdorc_telemetry.instrument import observe
+from cmdorc_telemetry.instrumentation import observe
 from cmdorc_telemetry.types import CompletedRun
+from cmdorc_telemetry.watch import Run
 
 
 class Watched:
@@ -102,6 +103,19 @@ async def test_a_reported_result_is_as_cmdorc_made_it() -> None:
     await watched.orchestrator.cancel_all()
     await watched.reported()
     assert set(vars(result)) == set(vars(untouched))
+
+
+async def test_what_was_remembered_of_a_run_goes_without_the_garbage_collector() -> None:
+    """It refers to the result, and thereby to all that the command printed."""
+    watched = Watched(command("Say", "echo"))
+    gc.collect()
+    gc.disable()
+    try:
+        await watched.running("Say")
+        await watched.reported()
+        assert [each for each in gc.get_objects() if isinstance(each, Run)] == []
+    finally:
+        gc.enable()
 
 
 async def test_failure() -> None:
@@ -307,6 +321,7 @@ async def test_custom_executor_that_ends_a_run_at_once() -> None:
     assert watched.runs == [], "one tick later, since cmdorc completes the result first"
     assert await watched.reported() == [("Custom", "success", True)]
     assert (watched.runs[0].arg_count, watched.runs[0].cwd, watched.runs[0].concurrent_runs) == (0, None, 1)
+    assert not [name for name in vars(handle._result) if name.startswith("mark_")]
 
 
 async def test_custom_executor_that_finalises_outside_the_loop() -> None:

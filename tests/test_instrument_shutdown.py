@@ -20,7 +20,7 @@ from cmdorc import (
     RunState,
 )
 
-from cmdorc_telemetry.instrument import observe
+from cmdorc_telemetry.instrumentation import observe
 from cmdorc_telemetry.types import CompletedRun, Session
 
 SLEEP = CommandConfig(name="Sleep", command="exec sleep 20", triggers=[], max_concurrent=0)

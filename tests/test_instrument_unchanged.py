@@ -25,7 +25,7 @@ from cmdorc import (
     TriggerContext,
 )
 
-from cmdorc_telemetry.instrument import TelemetryOrchestrator, instrument, observe
+from cmdorc_telemetry.instrumentation import TelemetryOrchestrator, instrument, observe
 from cmdorc_telemetry.types import CompletedRun
 
 CONFIG = RunnerConfig(
@@ -234,7 +234,7 @@ class Standin:
 @pytest.fixture
 def telemetry(monkeypatch: pytest.MonkeyPatch) -> type[Standin]:
     standin = type("Standin", (Standin,), {"made": []})
-    monkeypatch.setattr("cmdorc_telemetry.instrument.Telemetry", standin)
+    monkeypatch.setattr("cmdorc_telemetry.instrumentation.Telemetry", standin)
     return standin
 
 
@@ -299,7 +299,7 @@ def test_instrument_declines(telemetry: type[Standin]) -> None:
 OFF = """
 import sys
 from cmdorc import CommandConfig, CommandOrchestrator, RunnerConfig
-from cmdorc_telemetry.instrument import TelemetryOrchestrator, instrument
+from cmdorc_telemetry.instrumentation import TelemetryOrchestrator, instrument
 config = RunnerConfig(commands=[CommandConfig(name="A", command="true", triggers=[])])
 plain, instrumented = CommandOrchestrator(config), CommandOrchestrator(config)
 instrument(instrumented)

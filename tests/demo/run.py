@@ -48,7 +48,9 @@ def main() -> int:
         demo = Demo(Path(name))
         shutil.copy(HERE / "pipeline.toml", demo.directory / "cmdorc.toml")
         store = demo.directory / "reports.db"
-        demo.say("A server of its own, on a free loopback port. --k 1 shows groups of a single install: for a demo only.")
+        demo.say(
+            "A server of its own, on a free loopback port. --k 1 shows groups of a single install: for a demo only."
+        )
         server = subprocess.Popen(
             ["cmdorc-telemetry-server", "serve", "--port", "0", "--store", str(store), "--k", "1"],
             env=demo.environ, stdout=subprocess.PIPE, text=True,
