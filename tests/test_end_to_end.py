@@ -1,0 +1,160 @@
+"""Real cmdorc runs → hooks → journal → gate → spool → http plugin → a real server: the whole way, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cmdorc
+import pytest
+
+from cmdorc_telemetry import TelemetryLevel, TelemetryOrchestrator
+from cmdorc_telemetry.config import Home, load_layer
+from cmdorc_telemetry.consent import new_grant, save_grant
+from cmdorc_telemetry.spec import CORE, load_spec
+from cmdorc_telemetry.types import Ledger
+
+BIN = Path(sys.executable).parent
+Server = Callable[..., str]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "reports.db"
+
+
+@pytest.fixture
+def serve(store: Path) -> Iterator[Server]:
+    """Start a server process; returns its endpoint. All are ended at the end."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*options: str, port: int = 0) -> str:
+        command = [
+            BIN / "cmdorc-telemetry-server",
+            "serve",
+            "--port",
+            str(port),
+            "--store",
+            store,
+            "--k",
+            "1",
+            *options,
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        assert process.stdout is not None
+        return process.stdout.readline().split()[-1]
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.communicate(timeout=15)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    root = tmp_path / "home"
+    root.mkdir()
+    monkeypatch.setenv("CMDORC_HOME", str(root))
+    monkeypatch.chdir(tmp_path)
+    for name in ("DO_NOT_TRACK", "CMDORC_TELEMETRY", "CMDORC_TELEMETRY_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    return Home(root)
+
+
+def agree(home: Home, config: str, level: TelemetryLevel = TelemetryLevel.STANDARD) -> None:
+    home.config.write_text(config)
+    destinations = load_layer(home.config).destinations
+    save_grant(home, "cmdorc.core", new_grant(load_spec(CORE), level, destinations, datetime.now(timezone.utc)))
+
+
+async def session(runs: int = 3, *, flush: float = 20.0) -> dict[str, Ledger]:
+    """Some real runs, one of them failing; then the ledger after a flush that includes the shutdown."""
+    commands = [
+        cmdorc.CommandConfig(name="Secret name", command="true", triggers=["go"], max_concurrent=0),
+        cmdorc.CommandConfig(
+            name="Fails", command="exit 3", triggers=["command_success:Secret name"], max_concurrent=0
+        ),
+    ]
+    orchestrator = TelemetryOrchestrator(cmdorc.RunnerConfig(commands=commands))
+    async with orchestrator:
+        for _ in range(runs):
+            await orchestrator.trigger("go")
+        while orchestrator.get_all_active_handles():
+            await asyncio.sleep(0.005)
+    telemetry = orchestrator.telemetry
+    await asyncio.to_thread(telemetry.flush, flush)
+    assert telemetry.pipeline is not None
+    spool = telemetry.pipeline.open_spool()
+    try:
+        ledger = spool.ledger()
+    finally:
+        spool.close()
+    for each in ledger.values():
+        assert each.recorded == each.acknowledged + each.pending + sum(each.dropped.values())
+    return ledger
+
+
+def rows(store: Path) -> list[dict[str, object]]:
+    done = subprocess.run(
+        [BIN / "cmdorc-telemetry-server", "rows", "--store", store, "--json", "--limit", "1000"],
+        check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    stored: list[dict[str, object]] = json.loads(done.stdout)
+    return stored
+
+
+async def test_reports_arrive_and_an_answer_comes_back(home: Home, serve: Server, store: Path) -> None:
+    agree(home, f'[telemetry]\nplugins = ["http"]\nendpoint = "{serve()}"\n')
+    ledger = (await session())["http"]
+    assert ledger.recorded > 0
+    assert (ledger.acknowledged, ledger.pending, ledger.dropped) == (ledger.recorded, 0, {})
+    assert ledger.answer["stats"]["percentile_duration"] == 50
+    stored = rows(store)
+    assert len(stored) == ledger.recorded
+    text = json.dumps(stored)
+    assert "Secret name" not in text
+    assert text.count('"command_completed"') == 6
+
+
+async def test_a_dead_server_loses_and_doubles_nothing(home: Home, serve: Server, store: Path) -> None:
+    port = int(serve().rsplit(":", 1)[1].split("/")[0])
+    agree(home, f'[telemetry]\nplugins = ["http"]\nendpoint = "http://127.0.0.1:{port + 1}/v1"\n')
+    first = (await session(flush=8.0))["http"]
+    assert first.pending == first.recorded > 0
+    assert "no connection" in first.last_error
+    serve(port=port + 1)
+    second = (await session())["http"]
+    assert second.acknowledged == second.recorded > first.recorded
+    stored = rows(store)
+    assert len({json.dumps(row, sort_keys=True) for row in stored}) == len(stored) == second.recorded
+
+
+async def test_private_fields_reach_only_a_server_that_is_the_users_own(home: Home, serve: Server, store: Path) -> None:
+    endpoint = serve("--accept-private")
+    agree(home, f'[telemetry]\nplugins = ["http"]\n[telemetry.to.mine]\nplugin = "http"\nendpoint = "{endpoint}"\n'
+                'audience = "private"\n', TelemetryLevel.OFF)  # fmt: skip
+    ledger = await session()
+    assert ledger["mine"].acknowledged == ledger["mine"].recorded > 0
+    assert "Secret name" in json.dumps(rows(store))
+
+
+async def test_a_server_of_somebody_else_refuses_private_fields(home: Home, serve: Server, store: Path) -> None:
+    endpoint = serve()
+    agree(home, f'[telemetry]\nplugins = ["http"]\n[telemetry.to.mine]\nplugin = "http"\nendpoint = "{endpoint}"\n'
+                'audience = "private"\n')  # fmt: skip
+    ledger = (await session())["mine"]
+    assert "Secret name" not in json.dumps(rows(store))
+    assert ledger.dropped["rejected-by-server"] > 0
+
+
+async def test_without_the_plugin_events_wait(home: Home, serve: Server) -> None:
+    agree(home, '[telemetry]\nplugins = []\nendpoint = "http://127.0.0.1:9/v1"\n')
+    ledger = await session()
+    assert ledger["http"].pending == ledger["http"].recorded > 0
+    assert ledger["history"].acknowledged == ledger["history"].recorded
