@@ -11,6 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Any
 
@@ -18,7 +19,7 @@ import msgspec
 
 from . import clock
 from .config import TelemetryLevel
-from .spec import LEVELS, TelemetrySpec, coerce, own_shape
+from .spec import BASE, LEVELS, TelemetrySpec, coerce, own_shape
 from .types import CompletedRun, Session, Trigger
 
 _encode = msgspec.json.Encoder().encode
@@ -65,6 +66,11 @@ class Hasher:
         return found
 
 
+def _text(value: str, most: int) -> str:
+    """At most ``most`` characters of ``value``; what UTF-8 cannot hold, such as half a surrogate pair, is a ``?``."""
+    return value[:most].encode("utf-8", "replace").decode()
+
+
 def startup_properties(session: Session, hasher: Hasher | None) -> dict[str, Any]:
     """The own fields of ``orchestrator_started``; with hashes where there is a hasher."""
     policies = Counter(session.retrigger_policies).most_common(1)
@@ -78,7 +84,7 @@ def startup_properties(session: Session, hasher: Hasher | None) -> dict[str, Any
     if policies:
         properties["most_common_on_retrigger_policy"] = policies[0][0]
     if session.config_name is not None:
-        properties["config_name"] = session.config_name[:200]
+        properties["config_name"] = _text(session.config_name, 200)
     if hasher is not None:
         properties["hashed_trigger_patterns"] = [hasher(pattern) for pattern in session.trigger_patterns[:50]]
     return properties
@@ -94,11 +100,11 @@ def completed_properties(run: CompletedRun, hasher: Hasher | None) -> dict[str, 
         "chain_depth": len(run.trigger_chain),
         "concurrent_runs": run.concurrent_runs,
         "timed_out": run.timed_out,
-        "command_name": run.command_name[:200],
-        "run_id": run.run_id[:64],
+        "command_name": _text(run.command_name, 200),
+        "run_id": _text(run.run_id, 64),
     }
     if run.trigger_event is not None:
-        properties["trigger_event"] = run.trigger_event[:200]
+        properties["trigger_event"] = _text(run.trigger_event, 200)
     if hasher is not None:
         properties["hashed_command_name"] = hasher(run.command_name)
         properties["command_arg_count"] = run.arg_count
@@ -115,7 +121,7 @@ def trigger_properties(trigger: Trigger, hasher: Hasher | None) -> dict[str, Any
         "runs_started": trigger.runs_started,
         "cycles": int(trigger.outcome == "cycle"),
         "max_chain_depth": trigger.chain_depth,
-        "trigger_names": [trigger.name[:200]],
+        "trigger_names": [_text(trigger.name, 200)],
     }
     if hasher is not None:
         properties["hashed_trigger_patterns"] = [hasher(trigger.name)]
@@ -156,6 +162,15 @@ class SessionStatistics:
         }
 
 
+def _valid_base(base: Mapping[str, str]) -> dict[str, str]:
+    """``base`` as bodies hold it: an uncommon machine is ``other``; what is no version is left out."""
+    valid = {}
+    for name, value in base.items():
+        with suppress(msgspec.ValidationError):
+            valid[name] = coerce(BASE[name], value)
+    return valid
+
+
 class _Compiled:
     """What capture needs to know of one event, made once."""
 
@@ -179,10 +194,10 @@ class Capture:
         *,
         on_violation: Callable[[str, str, str], None] | None = None,
     ) -> None:
+        base = _valid_base(base)
         self._events = {event.name: _Compiled(spec, event.name, base) for spec in specs for event in spec.events}
         self._on_violation = on_violation
-        self._second = -1
-        self._stamp = b""
+        self._stamp = (-1, b"")
 
     def __contains__(self, event: str) -> bool:
         return event in self._events
@@ -194,19 +209,19 @@ class Capture:
         """
         compiled = self._events[event]
         try:
-            own = msgspec.convert(properties, compiled.shape)
-        except msgspec.ValidationError:
-            own = msgspec.convert(self._valid(event, compiled, properties), compiled.shape)
+            own = _encode(msgspec.convert(properties, compiled.shape))
+        except (ValueError, TypeError):  # some of it is not valid, or nothing that JSON could hold
+            own = _encode(self._valid(event, compiled, properties))
         if self._on_violation is not None and not properties.keys() <= compiled.properties.keys():
             for name in properties.keys() - compiled.properties.keys():
                 self._on_violation(event, name, "undeclared")
-        return self._framed(b'["event"', compiled, _encode(own))
+        return self._framed(b'["event"', compiled, own)
 
     def trigger_record(self, trigger: Trigger, hasher: Hasher | None) -> bytes:
         """The journal record of one trigger, to be folded with others at import."""
         own = {
             "session_id": trigger.session_id,
-            "name": trigger.name[:200],
+            "name": _text(trigger.name, 200),
             "outcome": trigger.outcome,
             "chain_depth": trigger.chain_depth,
             "runs_started": trigger.runs_started,
@@ -217,11 +232,13 @@ class Capture:
 
     def _framed(self, kind: bytes, compiled: _Compiled, own: bytes) -> bytes:
         now = int(clock.wall())
-        if now != self._second:
-            self._second, self._stamp = now, clock.iso(now).encode()
+        second, stamp = self._stamp
+        if now != second:
+            stamp = clock.iso(now).encode()
+            self._stamp = (now, stamp)
         tail = b'","event_id":"%b"' % event_id(now).encode()
         rest = b"," + own[1:] if len(own) > 2 else b"}"
-        return b"%b%b%d%b%b%b%b]" % (kind, compiled.head, now, compiled.base, self._stamp, tail, rest)
+        return b"%b%b%d%b%b%b%b]" % (kind, compiled.head, now, compiled.base, stamp, tail, rest)
 
     def _valid(self, event: str, compiled: _Compiled, properties: Mapping[str, Any]) -> dict[str, Any]:
         """The properties that can be made valid, one by one."""
@@ -230,8 +247,10 @@ class Capture:
             if name not in compiled.properties:
                 continue
             try:
-                valid[name] = coerce(compiled.properties[name], value)
-            except (msgspec.ValidationError, TypeError):
+                coerced = coerce(compiled.properties[name], value)
+                _encode(coerced)
+                valid[name] = coerced
+            except Exception:  # a value may be any object, and raise anything
                 if self._on_violation is not None:
                     self._on_violation(event, name, "invalid")
         return valid
@@ -254,7 +273,7 @@ class TelemetryPayloadBuilder:
 
     def build_startup_payload(self, session: Session, *, now: float) -> dict[str, Any]:
         """``orchestrator_started``."""
-        return self._payload("orchestrator_started", startup_properties(session, self._hasher), now)
+        return self.build_payload("orchestrator_started", startup_properties(session, self._hasher), now=now)
 
     def build_command_completed_payload(
         self, run: CompletedRun, manual: bool | None = None, *, now: float
@@ -262,11 +281,11 @@ class TelemetryPayloadBuilder:
         """``command_completed``; ``manual`` overrides what the run says."""
         if manual is not None:
             run = msgspec.structs.replace(run, manual=manual)
-        return self._payload("command_completed", completed_properties(run, self._hasher), now)
+        return self.build_payload("command_completed", completed_properties(run, self._hasher), now=now)
 
     def build_trigger_payload(self, trigger: Trigger, *, now: float) -> dict[str, Any]:
         """``trigger_fired`` for one trigger alone; empty where the level shares nothing of it."""
-        return self._payload("trigger_fired", trigger_properties(trigger, self._hasher), now)
+        return self.build_payload("trigger_fired", trigger_properties(trigger, self._hasher), now=now)
 
     def build_shutdown_payload(
         self, session: Session, runs: Collection[CompletedRun] = (), *, now: float
@@ -275,9 +294,10 @@ class TelemetryPayloadBuilder:
         statistics = SessionStatistics()
         for run in runs:
             statistics.add_run(run)
-        return self._payload("orchestrator_stopped", statistics.properties(session), now)
+        return self.build_payload("orchestrator_stopped", statistics.properties(session), now=now)
 
-    def _payload(self, name: str, properties: Mapping[str, Any], now: float) -> dict[str, Any]:
+    def build_payload(self, name: str, properties: Mapping[str, Any], *, now: float) -> dict[str, Any]:
+        """Any event of the spec, with valid ``properties``; empty where the level shares nothing of it."""
         event = self._spec.event(name)
         if event is None or not event.shared_at(self._level):
             return {}

@@ -12,15 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from . import clock
 from .errors import ConfigError, nearest
 
-if sys.version_info >= (3, 11):
+if sys.version_info >= (3, 11):  # pragma: no cover - which of the two is there depends on the Python version
     import tomllib
-else:
+else:  # pragma: no cover - likewise
     import tomli as tomllib
 
 
@@ -82,7 +83,7 @@ class DestinationConfig:
     def identity(self) -> str:
         """What a person agrees to when they agree to a destination. Secrets are not part of it."""
         target = "".join(f" {key}={value}" for key, value in sorted(self.settings.items())
-                         if key in ("endpoint", "url", "path", "host", "port"))  # fmt: skip
+                         if key.removesuffix("_env") in ("endpoint", "url", "path", "host", "port"))  # fmt: skip
         return f"{self.plugin}{target}"
 
     def resolved(self, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -90,11 +91,14 @@ class DestinationConfig:
         settings: dict[str, Any] = {}
         for key, value in self.settings.items():
             if key.endswith("_env"):
+                where, name = f"telemetry.to.{self.name}.{key}", key.removesuffix("_env")
+                if not isinstance(value, str):
+                    raise ConfigError(self.where, where, f"found {value!r}", "the name of a variable")
+                if name in self.settings:
+                    raise ConfigError(self.where, where, f"telemetry.to.{self.name}.{name} is there too", "one of them")
                 if value not in environ:
-                    raise ConfigError(
-                        self.where, f"telemetry.to.{self.name}.{key}", f"{value!r} is not set", "a set variable"
-                    )
-                settings[key.removesuffix("_env")] = environ[value]
+                    raise ConfigError(self.where, where, f"{value!r} is not set", "a set variable")
+                settings[name] = environ[value]
             else:
                 settings[key] = value
         return settings
@@ -122,8 +126,10 @@ class TelemetryConfig:
     """The file it was read from."""
 
     def __post_init__(self) -> None:
+        where = self.source or "TelemetryConfig"
+        if not isinstance(self.level, TelemetryLevel):
+            raise ConfigError(where, "level", f"found {self.level!r}", "a TelemetryLevel")
         if self.level is TelemetryLevel.DEBUG:
-            where = self.source or "TelemetryConfig"
             if not self.debug_consent_given:
                 raise ConfigError(where, "level", "found 'debug' without debug_consent_given",
                                   "a consent: cmdorc telemetry opt-in --debug")  # fmt: skip
@@ -261,6 +267,8 @@ _DESTINATION_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "rename": (dict, "a table of names"),
     "timeout": ((int, float), "seconds"),
 }
+_OWN_NAMES = ("history", "detectors")
+"""Destinations that are built in."""
 
 
 def load_layer(path: Path) -> Layer:
@@ -281,8 +289,8 @@ def load_layer(path: Path) -> Layer:
         level=TelemetryLevel.parse(table["level"], path, "telemetry.level") if "level" in table else None,
         plugins=tuple(table.get("plugins", ())),
         destinations=_destinations(path, table),
-        settings=table.get("settings", {}),
-        specs=tuple(path.parent / Path(name).expanduser() for name in table.get("specs", ())),
+        settings=_tables(path, "telemetry.settings", table.get("settings", {})),
+        specs=tuple(path.parent / _expanded(path, "telemetry.specs", name) for name in table.get("specs", ())),
         asks=True,
         debug_consent_given=table.get("debug_consent_given", False),
         debug_consent_expires=expires.replace(tzinfo=expires.tzinfo or timezone.utc) if expires else None,
@@ -303,6 +311,20 @@ def _check(
         raise ConfigError(path, f"{prefix}.{key}", f"found {value!r}", expected)
 
 
+def _tables(path: Path, key: str, tables: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    for name, entry in tables.items():
+        if not isinstance(entry, dict):
+            raise ConfigError(path, f"{key}.{name}", f"found {entry!r}", "a table")
+    return {name: dict(entry) for name, entry in tables.items()}
+
+
+def _expanded(path: Path, key: str, name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise ConfigError(path, key, f"found {name!r}", "a path; there is no such user") from None
+
+
 def _check_names(path: Path, key: str, names: list[object]) -> None:
     for number, name in enumerate(names):
         if not isinstance(name, str):
@@ -311,16 +333,14 @@ def _check_names(path: Path, key: str, names: list[object]) -> None:
 
 def _destinations(path: Path, table: Mapping[str, Any]) -> tuple[DestinationConfig, ...]:
     """The ``to`` tables, and what the short forms ``endpoint`` and ``local_file`` stand for."""
-    tables: dict[str, dict[str, Any]] = {}
-    for name, entry in table.get("to", {}).items():
-        if not isinstance(entry, dict):
-            raise ConfigError(path, f"telemetry.to.{name}", f"found {entry!r}", "a table")
-        tables[name] = dict(entry)
+    tables = _tables(path, "telemetry.to", table.get("to", {}))
     for short, name, key in (("endpoint", "http", "endpoint"), ("local_file", "file", "path")):
         if short in table:
             if key in tables.setdefault(name, {}):
                 raise ConfigError(path, f"telemetry.{short}", f"telemetry.to.{name}.{key} is there too", "one of them")
             tables[name][key] = table[short]
+        elif not isinstance(value := tables.get(name, {}).get(key, ""), str):
+            raise ConfigError(path, f"telemetry.to.{name}.{key}", f"found {value!r}", _KEYS[short][1])
     return tuple(_destination(path, name, entry) for name, entry in tables.items())
 
 
@@ -328,6 +348,8 @@ def _destination(path: Path, name: str, entry: Mapping[str, Any]) -> Destination
     prefix = f"telemetry.to.{name}"
     if not name.replace("-", "").replace("_", "").isalnum():
         raise ConfigError(path, prefix, f"found the name {name!r}", "letters, digits, - and _ only")
+    if name in _OWN_NAMES or name.startswith("code-"):
+        raise ConfigError(path, prefix, f"found the name {name!r}", "another one: cmdorc-telemetry uses it itself")
     for key, value in entry.items():
         _check(path, prefix, key, value, _DESTINATION_KEYS, closed=False)
     audience = entry.get("audience", "shared")
@@ -336,7 +358,10 @@ def _destination(path: Path, name: str, entry: Mapping[str, Any]) -> Destination
                           nearest=nearest(audience, ("shared", "private")))  # fmt: skip
     if "events" in entry:
         _check_names(path, f"{prefix}.events", entry["events"])
-    if entry.get("timeout", 1) <= 0:
+    for field_name, wanted in entry.get("rename", {}).items():
+        if not isinstance(wanted, str):
+            raise ConfigError(path, f"{prefix}.rename.{field_name}", f"found {wanted!r}", "a name")
+    if not 0 < entry.get("timeout", 1) < inf:
         raise ConfigError(path, f"{prefix}.timeout", f"found {entry['timeout']!r}", "seconds above 0")
     return DestinationConfig(
         name=name,
@@ -357,7 +382,7 @@ def load_telemetry_config(path: str | Path) -> TelemetryConfig:
     Nothing is turned on by it: an ``instrument(…, config=…)`` can only lower what the user decided.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ConfigError(path, "", "no such file", "a TOML file")
     layer = load_layer(path)
     settings = {to.name: to.settings for to in layer.destinations}
@@ -366,7 +391,7 @@ def load_telemetry_config(path: str | Path) -> TelemetryConfig:
         enabled=bool(layer.enabled),
         level=layer.level or TelemetryLevel.MINIMAL,
         endpoint=settings.get("http", {}).get("endpoint"),
-        local_file=Path(local_file).expanduser() if local_file else None,
+        local_file=_expanded(path, "telemetry.to.file.path", local_file) if local_file else None,
         debug_consent_given=layer.debug_consent_given,
         debug_consent_expires=layer.debug_consent_expires,
         plugins=layer.plugins,

@@ -7,7 +7,7 @@ raise anything; files, arguments and servers only lower.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -24,7 +24,7 @@ from .config import (
     load_layer,
     read_table,
 )
-from .errors import ConfigError, ConsentError
+from .errors import ConfigError, ConsentError, StorageError
 
 if TYPE_CHECKING:
     from .spec import TelemetrySpec
@@ -94,11 +94,15 @@ def in_ci(environ: Mapping[str, str]) -> bool:
 def load_consent(home: Home) -> Consent | None:
     """The recorded decision; None where nobody decided. Raises ConsentError: then nothing may be shared."""
     try:
-        table = read_table(home.consent)
-        if not table and not home.consent.exists():
+        if not home.consent.exists():
             return None
+        table = read_table(home.consent)
+        if hasattr(os, "geteuid") and home.consent.stat().st_uid != os.geteuid():
+            raise ValueError("it belongs to somebody else")
         grants = {name: _grant(entry) for name, entry in table["spec"].items()}
-        return Consent(str(table["generation"]), grants, table.get("generations", {}))
+        generations = {key: {spec: TelemetryLevel(level).value for spec, level in levels.items()}
+                       for key, levels in table.get("generations", {}).items()}  # fmt: skip
+        return Consent(str(table["generation"]), grants, generations)
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, OSError) as fault:
         raise ConsentError(
             f"{home.consent} cannot be used ({fault}): nothing is recorded or sent. "
@@ -118,28 +122,47 @@ def _grant(entry: Mapping[str, Any]) -> Grant:
 
 def save_grant(home: Home, spec: str, grant: Grant) -> Consent:
     """Record a decision, as a new generation. Raises StorageError; a file that cannot be read is replaced."""
-    import tomlkit
-
     files.private_dir(home.root)
     files.private_dir(home.telemetry)
-    with files.FileLock(home.telemetry / "consent.lock"):
-        try:
-            old = load_consent(home) or Consent()
-        except ConsentError:
-            old = Consent()
-        grants = {**old.grants, spec: grant}
-        generation = os.urandom(8).hex()
-        shared = {name: each.share.value for name, each in grants.items() if each.record}
-        # A no forgets what older generations allowed: nothing recorded under them is ever sent again.
-        known = old.generations if grant.record else {}
-        consent = Consent(generation, grants, {**known, generation: shared})
-        document = tomlkit.document()
-        document.add(tomlkit.comment("Written by `cmdorc telemetry`. Change it with opt-in and opt-out."))
-        document["generation"] = generation
-        document["spec"] = {name: _table(each) for name, each in grants.items()}
-        document["generations"] = {key: dict(value) for key, value in consent.generations.items()}
-        files.replace(home.consent, tomlkit.dumps(document).encode())
+    try:
+        with files.FileLock(home.telemetry / "consent.lock"):
+            try:
+                old = load_consent(home) or Consent()
+            except ConsentError:
+                old = Consent()
+            consent = _decided(old, spec, grant, generation=os.urandom(8).hex())
+            files.replace(home.consent, _document(consent).encode())
+    except OSError as fault:
+        raise StorageError(f"{home.telemetry} cannot be written: {fault.strerror}") from fault
     return consent
+
+
+def _decided(old: Consent, spec: str, grant: Grant, *, generation: str) -> Consent:
+    """``old`` with a new decision. Pure.
+
+    A lesser one lowers what older generations allowed, too, and a no ends it: nothing recorded under them is sent
+    again, whatever is decided later.
+    """
+    most = grant.share if grant.record else TelemetryLevel.OFF
+    known = {
+        key: {**levels, spec: min(most, TelemetryLevel(levels.get(spec, "off"))).value}
+        for key, levels in old.generations.items()
+    }
+    grants = {**old.grants, spec: grant}
+    known[generation] = {name: each.share.value for name, each in grants.items() if each.record}
+    left = {key: {name: level for name, level in levels.items() if level != "off"} for key, levels in known.items()}
+    return Consent(generation, grants, {key: levels for key, levels in left.items() if levels or key == generation})
+
+
+def _document(consent: Consent) -> str:
+    import tomlkit
+
+    document = tomlkit.document()
+    document.add(tomlkit.comment("Written by `cmdorc telemetry`. Change it with opt-in and opt-out."))
+    document["generation"] = consent.generation
+    document["spec"] = {name: _table(each) for name, each in consent.grants.items()}
+    document["generations"] = {key: dict(levels) for key, levels in consent.generations.items()}
+    return tomlkit.dumps(document)
 
 
 def _table(grant: Grant) -> dict[str, Any]:
@@ -158,16 +181,22 @@ def decide(
     environ: Mapping[str, str],
     now: datetime,
     spec: str = CORE_SPEC,
+    other: Layer | None = None,
 ) -> Policy:
-    """The policy for ``spec``: the least of the grant, the files, the argument and the environment. Pure."""
+    """The policy for ``spec``: the least of the grant, the files, the argument and the environment. Pure.
+
+    Where there is an operator's file beside the user's, ``user`` is the one that says which plugins and destinations
+    there are (see :class:`Situation`), and ``other`` is the other one, which only lowers.
+    """
     grant = consent.grants.get(spec) if consent is not None else None
     said = environ.get("CMDORC_TELEMETRY")
     wanted, note = _variable(said)
     limits: list[str] = []
     ignored: list[str] = [note] if note else []
     if grant is not None:
-        policy = Policy(grant.record, grant.share, consent.generation if consent else "", "you", grant.decided_at)
-        if grant.share is TelemetryLevel.DEBUG and (grant.debug_expires is None or grant.debug_expires <= now):
+        share = grant.share if grant.record else TelemetryLevel.OFF
+        policy = Policy(grant.record, share, consent.generation if consent else "", "you", grant.decided_at)
+        if share is TelemetryLevel.DEBUG and (grant.debug_expires is None or grant.debug_expires <= now):
             policy = _lowered(policy, TelemetryLevel.STANDARD, "DEBUG consent: expired", limits)
         if wanted is not None:
             policy = _lowered(policy, wanted, "environment: CMDORC_TELEMETRY", limits)
@@ -178,9 +207,14 @@ def decide(
         policy = Policy(True, level, f"operator-{level.value}", "operator")
     else:
         policy = Policy()
-    for name, layer in (("your file", user), ("project file", project), ("argument", argument)):
+    layers = [("your file", user), ("operator's file", other)]
+    if other is not None and consent is None:
+        layers = [("operator's file", user), ("your file", other)]
+    for name, layer in (*layers, ("project file", project), ("argument", argument)):
         if layer is not None:
             policy = _apply(policy, layer, name, limits, ignored)
+            if layer is not user and name != "your file":
+                ignored.extend(_wishes(layer, name))
     if truthy(environ.get("DO_NOT_TRACK")):
         policy = _lowered(policy, TelemetryLevel.OFF, "environment: DO_NOT_TRACK", limits)
     return Policy(policy.record, policy.share, policy.generation, policy.decided_by, policy.decided_at,
@@ -215,12 +249,13 @@ def _apply(policy: Policy, layer: Layer, name: str, limits: list[str], ignored: 
         if policy.share < layer.level and policy.record and policy.decided_by == "you":
             ignored.append(f"{layer.source or name} asks for level {layer.level.value}; only your own yes can raise it")
         policy = _lowered(policy, layer.level, f"{name}: level", limits)
-    if name != "your file":
-        for what, entries in (("plugin", layer.plugins), ("destination", [to.name for to in layer.destinations])):
-            ignored.extend(
-                f"{layer.source or name} asks for {what} {entry}; only your own file can" for entry in entries
-            )
     return policy
+
+
+def _wishes(layer: Layer, name: str) -> Iterator[str]:
+    for what, entries in (("plugin", layer.plugins), ("destination", [to.name for to in layer.destinations])):
+        for entry in entries:
+            yield f"{layer.source or name} asks for {what} {entry}; only your own file can"
 
 
 def waiting_fields(spec: TelemetrySpec, grant: Grant | None) -> frozenset[str]:
@@ -234,11 +269,11 @@ def declarations(spec: TelemetrySpec) -> dict[str, str]:
     """Every field of ``spec`` that could be shared → what a person agrees to with it."""
     from .spec import BASE
 
-    return {
-        **{f"*.{name}": spec.declaration(event, name) for event in spec.events[:1] for name in BASE},
-        **{f"{event.name}.{name}": spec.declaration(event, name) for event in spec.events
-           for name, prop in event.properties.items() if prop.audience == "shared"},
-    }  # fmt: skip
+    events = sorted(spec.events, key=lambda event: event.version)  # the latest version of an event has the say
+    base = {f"*.{name}": spec.declaration(event, name) for event in events[:1] for name in BASE}
+    own = {f"{event.name}.{name}": spec.declaration(event, name) for event in events
+           for name, prop in event.properties.items() if prop.audience == "shared"}  # fmt: skip
+    return {**base, **own}
 
 
 def allowed_destinations(
@@ -275,11 +310,14 @@ class Situation:
     home: Home
     environ: Mapping[str, str]
     user: Layer
+    """The file whose plugins and destinations count: the user's, or an operator's where nobody decided."""
     consent: Consent | None
     project: Layer | None = None
     argument: Layer | None = None
     trouble: str = ""
     """Why the consent cannot be used; then nothing is recorded or sent."""
+    other: Layer | None = None
+    """The other one of these two files, where there are two: it only lowers."""
 
     @classmethod
     def read(
@@ -299,14 +337,15 @@ class Situation:
             trouble = str(fault)
         user = load_layer(home.config)
         operator = environ.get("CMDORC_TELEMETRY_CONFIG")
+        other = None
         if operator:
-            layer = load_layer(Path(operator))
-            if consent is None and not trouble:
-                user = layer
-            else:
-                project = project or layer
+            if not os.path.isfile(operator):
+                raise ConfigError("environment", "CMDORC_TELEMETRY_CONFIG", f"{operator!r} is no file", "a TOML file")
+            user, other = load_layer(Path(operator)), user
+            if consent is not None or trouble:
+                user, other = other, user
         argument = Layer.of(config) if config is not None else None
-        return cls(home, environ, user, consent, project, argument, trouble)
+        return cls(home, environ, user, consent, project, argument, trouble, other)
 
     def again(self) -> Situation:
         """The same, read anew; a file that cannot be read any more turns everything off."""
@@ -329,4 +368,5 @@ class Situation:
             environ=self.environ,
             now=datetime.fromtimestamp(clock.wall(), timezone.utc),
             spec=spec,
+            other=self.other,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,10 +12,12 @@ from .errors import ConfigError, nearest
 
 T = TypeVar("T")
 
-_AT = re.compile(r" - at `\$?(?P<path>[^`]*)`$")
+_AT = re.compile(r" - at (?:`key` in )?`\$?(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
-_EXPECTED = re.compile(r"Expected (?P<expected>.+?)(?:, got `(?P<got>[^`]+)`)?$")
+_EXPECTED = re.compile(r"Expected `(?P<types>[^`]+)`(?P<bounds>.*?)(?:, got `[^`]+`)?$")
+_WORDS = (("object", "table"), ("array", "list"), (" | null", ""))
+"""What msgspec calls a thing, and what a person who writes TOML does; TOML has no null."""
 _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+)\]|(?P<any>\[\.\.\.\])")
 
 
@@ -31,17 +33,25 @@ def decode(data: object, type_: type[T], where: object, *, key: str = "", error:
         raise _explain(str(failure), data, type_, where, key, error) from None
 
 
-def _explain(message: str, data: object, type_: Any, where: object, key: str, error: type[ConfigError]) -> ConfigError:
+def _explain(message: str, data: Any, type_: Any, where: object, key: str, error: type[ConfigError]) -> ConfigError:
     at = _AT.search(message)
     text = message[: at.start()] if at else message
     value, info = data, msgspec.inspect.type_info(type_)
+    trail: list[str | int] = []
     for step in _STEP.finditer(at["path"] if at else ""):
-        if step["any"]:
-            return _explain_entry(message, value, info, where, key, error)
         if step["index"] is not None:
-            key, value, info = f"{key}[{step['index']}]", _item(value, int(step["index"])), _inner(info)
+            trail.append(int(step["index"]))
+            key, info = f"{key}[{step['index']}]", _inner(info)
+        elif step["any"] is None:
+            trail.append(step["name"])
+            key, info = _join(key, step["name"]), _field(info, step["name"])
+        elif isinstance(value, Mapping) and (found := _culprit(message, data, trail, value, type_)):
+            data, name = found
+            trail.append(name)
+            key, info = _join(key, name), _inner(info)
         else:
-            key, value, info = _join(key, step["name"]), _item(value, step["name"]), _field(info, step["name"])
+            break
+        value = _item(value, trail[-1])
     if unknown := _UNKNOWN.match(text):
         fields = _fields(info)
         return error(
@@ -50,30 +60,43 @@ def _explain(message: str, data: object, type_: Any, where: object, key: str, er
         )  # fmt: skip
     if missing := _MISSING.match(text):
         return error(where, key, f"has no {missing['name']!r}", "that key, which is required")
+    if members := _members(info):
+        close = nearest(value, members) if isinstance(value, str) else None
+        return error(where, key, f"found {_show(value)}", "one of " + ", ".join(members), nearest=close)
     if expected := _EXPECTED.match(text):
-        return error(where, key, f"found {_show(value)}", expected["expected"].replace("`", ""))
-    choice = nearest(value, _members(info)) if isinstance(value, str) else None
-    if _members(info):
-        return error(where, key, f"found {_show(value)}", "one of " + ", ".join(_members(info)), nearest=choice)
+        types = expected["types"]
+        for theirs, ours in _WORDS:
+            types = types.replace(theirs, ours)
+        return error(where, key, f"found {_show(value)}", types + expected["bounds"])
     return error(where, key, text)
 
 
-def _explain_entry(
-    message: str, table: Any, info: Any, where: object, key: str, error: type[ConfigError]
-) -> ConfigError:
-    """msgspec does not say which key of a mapping is wrong: find the first entry that fails by itself."""
-    inner = _inner(info)
-    for name, value in table.items():
-        try:
-            msgspec.convert(value, _plain(inner))
-        except msgspec.ValidationError as failure:
-            return _explain(str(failure), value, _plain(inner), where, _join(key, str(name)), error)
-    return error(where, key, message)
+def _culprit(
+    message: str, data: Any, trail: list[str | int], table: Mapping[str, Any], type_: Any
+) -> tuple[Any, str] | None:
+    """The entry of ``table`` (in ``data``, at ``trail``) that ``message`` is about, and ``data`` with no other there.
+
+    msgspec does not say which entry it means: it is the first one that fails in the same way when it is alone.
+    """
+    alone = ((_replaced(data, trail, {name: table[name]}), name) for name in table)
+    return next((each for each in alone if _failure(each[0], type_) == message), None)
 
 
-def _plain(info: Any) -> Any:
-    """The Python type that a type_info stands for, as far as mappings in this project hold them."""
-    return info.cls if isinstance(info, msgspec.inspect.StructType) else Any
+def _failure(data: Any, type_: Any) -> str | None:
+    try:
+        msgspec.convert(data, type_)
+    except msgspec.ValidationError as failure:
+        return str(failure)
+    return None
+
+
+def _replaced(data: Any, trail: list[str | int], value: object) -> Any:
+    """A copy of ``data`` with ``value`` at ``trail``."""
+    if not trail:
+        return value
+    copy = data.copy()
+    copy[trail[0]] = _replaced(data[trail[0]], trail[1:], value)
+    return copy
 
 
 def _struct(info: Any) -> Any:
@@ -108,11 +131,10 @@ def _members(info: Any) -> list[str]:
 
 
 def _item(value: Any, step: str | int) -> Any:
-    if isinstance(value, Mapping):
-        return value.get(step)
-    if isinstance(value, Sequence) and isinstance(step, int) and step < len(value):
+    try:
         return value[step]
-    return None
+    except (LookupError, TypeError):  # a name with a dot in it: the message says where, but not what was found
+        return None
 
 
 def _join(key: str, name: str) -> str:

@@ -6,13 +6,18 @@ killed it, and it is right across containers, where process ids are not.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from .errors import StorageError
+
+if TYPE_CHECKING:
+    import sqlite3
 
 if sys.platform == "win32":  # pragma: no cover - Windows only
     import msvcrt
@@ -32,6 +37,11 @@ if sys.platform == "win32":  # pragma: no cover - Windows only
                     raise
             else:
                 return True
+
+    def unlock_fd(fd: int) -> None:
+        """Unlock the open file."""
+        os.lseek(fd, _FAR, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
 
     def high_fd(fd: int) -> int:
         """The descriptor itself: Windows has no way to choose its number."""
@@ -53,9 +63,16 @@ else:
             raise
         return True
 
+    def unlock_fd(fd: int) -> None:
+        """Unlock the open file, also where a forked child has it too: to be called by the process that locked it."""
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
     def high_fd(fd: int) -> int:
         """Move a descriptor to 200 or above, where a host that closes its own descriptors seldom hits it."""
-        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 200)
+        try:
+            high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 200)
+        except OSError:  # so many may not be open here
+            return fd
         os.close(fd)
         return high
 
@@ -105,6 +122,15 @@ def replace(path: Path, data: bytes) -> None:
         raise StorageError(f"{path} cannot be written: {fault.strerror}") from fault
 
 
+def reading(path: Path) -> sqlite3.Connection:
+    """A SQLite database for reading alone: nothing is created, mended or waited for. Raises sqlite3.Error."""
+    import sqlite3
+
+    # Without a WAL nobody is writing; to open it as one would make the files of one.
+    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=10, isolation_level=None)
+
+
 class FileLock:
     """An exclusive lock on a file of its own, between threads as between processes.
 
@@ -115,6 +141,7 @@ class FileLock:
     def __init__(self, path: str | Path) -> None:
         self._path = path
         self._fd: int | None = None
+        self._pid = 0
 
     def acquire(self, *, wait: bool = True) -> bool:
         """Take the lock; False where somebody else holds it and ``wait`` is False."""
@@ -125,16 +152,24 @@ class FileLock:
             os.close(fd)
             raise
         if held:
-            self._fd = fd
+            self._fd, self._pid = fd, os.getpid()
         else:
             os.close(fd)
         return held
 
-    def release(self) -> None:
-        """Give the lock back; harmless where it is not held."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+    def release(self, *, unlink: bool = False) -> None:
+        """Give the lock back; harmless where it is not held. ``unlink``: the file too, whose name comes only once.
+
+        A forked child keeps a lock that is merely closed; one that unlocked it would take it from its parent.
+        """
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):  # a host that closes descriptors it does not know
+                if self._pid == os.getpid():
+                    if unlink:
+                        os.unlink(self._path)
+                    unlock_fd(fd)
+                os.close(fd)
 
     def __enter__(self) -> FileLock:
         self.acquire()

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from .errors import PluginError
 from .spec import Body, Level, Shapes
+from .spec import Event as Declared
 from .types import Captured, Event, Gated, Row
 
 
@@ -36,8 +36,12 @@ _trigger = msgspec.json.Decoder(_TriggerBody)
 LevelOf = Callable[[str, str], Level | None]
 """(generation, spec name) → the level at which such an event may be shared; None for not at all."""
 Anonymizer = Callable[[Event], Mapping[str, Any]]
-_FIXED = ("event", "spec", "level", "sampling_rate")
+_FIXED = frozenset({"event", "event_id", "spec", "level", "sampling_rate"})
+"""What says which event it is, and how it was shared: no anonymizer's business."""
+_NEEDED = ("event", "event_id", "spec", "level", "anonymous_install_id", "timestamp")
+"""Without these nobody could do anything with a body."""
 _MINUTE = 60
+_MOST = 1 << 53
 
 _encode = msgspec.json.Encoder().encode
 _captured = msgspec.json.Decoder(Captured)
@@ -69,6 +73,7 @@ class Gate:
         self._blocked = blocked
         """Why nothing at all may be shared, such as an enabled anonymizer that could not be loaded."""
         self._hidden: dict[tuple[str, str], frozenset[str]] = {}
+        self._required: dict[type[Body], tuple[str, ...]] = {}
 
     def gate(self, records: Iterable[bytes], generation: str, source: str) -> Gated:
         """The rows that ``records`` of one segment become, triggers folded per session and minute."""
@@ -78,11 +83,16 @@ class Gate:
         captured: list[Captured] = []
         for record in records:
             try:
+                record.decode()
                 each = _captured.decode(record)
                 if each.kind == "trigger":
                     _trigger.decode(each.body)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                unreadable += 1
+                continue
+            if 0 <= each.at < _MOST and 0 <= each.version < _MOST:
                 captured.append(each)
-            except msgspec.MsgspecError:
+            else:
                 unreadable += 1
         for each in fold(captured):
             body = bytes(each.body)
@@ -108,16 +118,20 @@ class Gate:
         found = self._shapes.event(record.spec, record.event)
         if shape is None or found is None:
             raise _Withheld("level")
+        if any(not hasattr(shape, name) for name in (*_NEEDED, "sampling_rate")):
+            raise _Withheld("consent")
         try:
             body: Any = msgspec.json.decode(raw, type=shape)
         except msgspec.ValidationError:
             raise _Withheld("invalid") from None
+        body.level = level
+        if any(getattr(body, name) is msgspec.UNSET for name in self._must(shape, found[1])):
+            raise _Withheld("invalid")
         rate = found[0].sampling_rate(found[1])
         if rate < 1:
             if not sampled(body.event_id, rate):
                 raise _Withheld("sampling")
             body.sampling_rate = rate
-        body.level = level
         return _encode(self._anonymized(record, body, shape) if self._anonymizers else body)
 
     def _without(self, spec: str, event: str) -> frozenset[str]:
@@ -127,22 +141,34 @@ class Gate:
             self._hidden[key] = frozenset(last for first, _, last in names if first in ("*", event))
         return self._hidden[key]
 
+    def _must(self, shape: type[Body], event: Declared) -> tuple[str, ...]:
+        """The attributes that a body must have: what is required of it, as far as it is shared at all."""
+        if shape not in self._required:
+            names = {*_NEEDED, *(name for name, prop in event.properties.items() if prop.required)}
+            fields = msgspec.structs.fields(shape)
+            self._required[shape] = tuple(field.name for field in fields if field.encode_name in names)
+        return self._required[shape]
+
     def _anonymized(self, record: Captured, body: Any, shape: type[Body]) -> Body:
         """``body`` after every anonymizer: keys are a subset of those before, values are valid, or it is held back."""
         fields: dict[str, Any] = msgspec.to_builtins(body)
         for anonymize in self._anonymizers:
+            event = Event(spec=record.spec, name=record.event, fields=MappingProxyType(dict(fields)))
             try:
-                answer = anonymize(Event(spec=record.spec, name=record.event, fields=MappingProxyType(dict(fields))))
-            except PluginError:
+                answer = dict(anonymize(event))
+            except Exception:  # it, or the mapping it returned: code of somebody else
                 raise _Withheld("anonymizer") from None
-            if not set(answer) <= set(fields) or any(name in answer for name in _FIXED):
+            if not answer.keys() <= fields.keys() - _FIXED:
                 raise _Withheld("anonymizer")
-            fields.update(answer)
-            fields = {name: value for name, value in fields.items() if value is not None}
+            fields = {name: value for name, value in {**fields, **answer}.items() if value is not None}
         try:
-            return msgspec.convert(fields, shape)
-        except msgspec.ValidationError:
+            narrowed = msgspec.convert(fields, shape)
+            _encode(narrowed)
+        except (ValueError, TypeError):  # wrong, or nothing that JSON could hold
             raise _Withheld("anonymizer") from None
+        if any(getattr(narrowed, name) is msgspec.UNSET for name in _NEEDED):
+            raise _Withheld("anonymizer")
+        return narrowed
 
 
 class _Fold:

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from . import files
+from . import clock, files
 from .reporter import TelemetryReporter
-from .types import Batch, BatchResult
+from .types import Batch, BatchEvent, BatchResult
 
 NAME = "history"
 KEEP_SECONDS = 400 * 86_400
@@ -24,22 +24,31 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event(id TEXT PRIMARY KEY, at INTEGER NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
     command TEXT, state TEXT, duration_ms INTEGER) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS event_by_command ON event(command, at) WHERE command IS NOT NULL;
+CREATE INDEX IF NOT EXISTS event_by_time ON event(at);
 """
 
 
 class _Body(Struct):
+    """What is asked for often. Other specs may declare such names too, with types of their own."""
+
     timestamp: str
-    command_name: str | None = None
-    state: str | None = None
-    duration_ms: int | None = None
+    command_name: Any = None
+    state: Any = None
+    duration_ms: Any = None
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """The history database at ``path``, made with mode 600 where it is missing. Raises sqlite3.Error, OSError."""
-    os.close(files.open_private(path, os.O_RDWR | os.O_CREAT))
-    db = sqlite3.connect(path, timeout=10)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.executescript(_SCHEMA)
+    with files.FileLock(path.with_name(f"{path.name}.lock")):  # SQLite does not wait while a new file becomes a WAL one
+        db = sqlite3.connect(path, timeout=10)
+        try:
+            # By path: to open the file and close it again would take the locks of this process's other connections.
+            os.chmod(path, 0o600)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.executescript(_SCHEMA)
+        except BaseException:
+            db.close()
+            raise
     return db
 
 
@@ -55,8 +64,6 @@ class HistoryReporter(TelemetryReporter):
 
     async def report(self, event: str, payload: dict[str, Any]) -> None:
         """Keep one event."""
-        from .types import BatchEvent
-
         body = msgspec.json.encode(payload)
         await self.report_batch(Batch(destination=NAME, events=(BatchEvent(payload["event_id"], event, body),)))
 
@@ -65,11 +72,14 @@ class HistoryReporter(TelemetryReporter):
         rows = []
         for each in batch.events:
             body = msgspec.json.decode(each.body, type=_Body)
-            rows.append((each.event_id, body.timestamp, each.event, each.body, body.command_name, body.state,
-                         body.duration_ms))  # fmt: skip
+            command, state, duration = body.command_name, body.state, body.duration_ms
+            rows.append((
+                each.event_id, body.timestamp, each.event, each.body, command if isinstance(command, str) else None,
+                state if isinstance(state, str) else None, duration if isinstance(duration, int | float) else None,
+            ))  # fmt: skip
         with closing(connect(Path(self.settings.path))) as db, db:
             db.executemany(
                 "INSERT OR IGNORE INTO event VALUES(?, CAST(strftime('%s', ?) AS INTEGER), ?, ?, ?, ?, ?)", rows
             )
-            db.execute("DELETE FROM event WHERE at < (SELECT max(at) FROM event) - ?", (KEEP_SECONDS,))
+            db.execute("DELETE FROM event WHERE at < ?", (int(clock.wall()) - KEEP_SECONDS,))
         return None

@@ -20,7 +20,7 @@ class Identity:
 
 
 def load_identity(home: Home) -> Identity | None:
-    """The identity of ``home``, or None where there is none (or only half of one)."""
+    """The identity of ``home``, or None where there is none (or only half of one). Raises StorageError."""
     try:
         install_id = str(uuid.UUID(home.install_id.read_text(encoding="ascii").strip()))
         salt = bytes.fromhex(home.salt.read_text(encoding="ascii").strip())

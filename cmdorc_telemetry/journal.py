@@ -18,6 +18,7 @@ import os
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,10 @@ MAGIC = b"cmdorc-telemetry journal 1 "
 _HALF = 256
 HEADER = 2 * _HALF
 SEGMENT_BYTES = 1 << 20
-SEGMENTS = 64
-"""Most segments that may lie in the directory before records are dropped."""
+SEGMENTS, TOTAL_BYTES = 1000, 64 << 20
+"""Most segments that may lie in the directory, and most bytes in them, before records are dropped."""
+SWEEP_SECONDS = 60.0
+"""How old a ``.new`` file must be to be taken for one whose owner is dead."""
 PAUSE_SECONDS = 1.0
 """How long to leave a directory alone that could not be written."""
 
@@ -53,13 +56,24 @@ class Segment:
     """Where to go on reading."""
 
 
-def _header(generation: str, source: str) -> bytes:
+def _header(generation: str, source: str, drops: dict[str, int]) -> bytes:
     first = MAGIC + json.dumps({"generation": generation, "source": source}).encode()
-    return first.ljust(_HALF - 1) + b"\n" + _counts({})
+    return first.ljust(_HALF - 1) + b"\n" + _counts(drops)
 
 
 def _counts(drops: dict[str, int]) -> bytes:
     return json.dumps(drops).encode().ljust(_HALF - 1) + b"\n"
+
+
+def _told(text: bytes) -> dict[str, int]:
+    """The drop counts in a header; none where they cannot be read, for the records matter more."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(told, dict):
+        return {}
+    return {reason: count for reason, count in told.items() if type(count) is int and 0 <= count < 1 << 53}
 
 
 def frame(record: bytes) -> bytes:
@@ -78,9 +92,9 @@ def parse(name: str, data: bytes, offset: int = HEADER, *, live: bool = False) -
             raise ValueError("no header")
         head = json.loads(data[len(MAGIC) : _HALF])
         segment = Segment(name, str(head["generation"]), str(head["source"]), offset=offset)
-        segment.drops.update(json.loads(data[_HALF:HEADER]))
     except (ValueError, KeyError, TypeError) as fault:
         raise StorageError(f"{name} is no journal segment: {fault}") from None
+    segment.drops = _told(data[_HALF:HEADER])
     position = max(offset, HEADER)
     while position < len(data):
         end = data.find(b"\n", position + 1)
@@ -106,7 +120,7 @@ class Journal:
         self.directory = directory
         self.source = os.urandom(8).hex()
         self.lost: dict[str, int] = {}
-        """What could be neither written nor counted on disk, by reason."""
+        """What could be neither written nor counted on disk, by reason. Goes into the next segment's header."""
         self.slow = 0
         """Appends that took over 10 ms: a slow disk, or a host that holds the interpreter."""
         self._generation = generation
@@ -116,7 +130,8 @@ class Journal:
         self._size = 0
         self._drops: dict[str, int] = {}
         self._pause_until = 0.0
-        self._winner: dict[None, tuple[int, Path]] = {}
+        self._held: dict[None, tuple[int, Path]] = {}
+        """The descriptor that is held and the file it was opened for; threads settle by it who is first."""
         if hasattr(os, "register_at_fork"):
             # One flag and one close(2) in a child, nothing else: cmdorc forks for every command.
             os.register_at_fork(after_in_child=partial(_forget, weakref.ref(self)))
@@ -140,10 +155,12 @@ class Journal:
         except OSError as fault:
             if fault.errno == errno.EBADF and fd >= 0:
                 # A host that closes descriptors it does not know: go on in another segment.
-                self._winner.clear()
+                self._held.clear()
                 self._fd, self._path = -1, None
                 return self.append(record)
-            return self._trouble(fault)
+            self._count("storage-failed")
+            self._trouble(fault)
+            return False
         self._size += written
         if clock.perf() - start > 0.01:
             self.slow += 1
@@ -160,18 +177,15 @@ class Journal:
 
     def close(self) -> None:
         """Close the segment, so that any process may import it. No append may be under way in another thread."""
-        fd, self._fd, self._path = self._fd, -1, None
-        self._winner.clear()
+        fd = self._held.pop(None, (-1, None))[0]
+        self._fd, self._path = -1, None
         if fd >= 0:
-            os.close(fd)
+            with suppress(OSError):  # a host closed it already
+                os.close(fd)
 
-    def _trouble(self, fault: OSError) -> bool:
-        self._count("storage-failed")
-        if self._fd < 0:
-            self._pause_until = clock.monotonic() + PAUSE_SECONDS
+    def _trouble(self, fault: OSError) -> None:
         if self._on_trouble is not None:
             self._on_trouble(f"{self.directory} cannot be written: {fault.strerror}")
-        return False
 
     def _count(self, reason: str) -> None:
         """Count a loss: on disk, in the space that the header keeps for it, or at least in memory."""
@@ -196,35 +210,45 @@ class Journal:
         where there is none yet, threads that begin at once settle on the first.
         """
         new, path = self._create()
-        if self._fd >= 0:
-            os.dup2(new, self._fd, inheritable=False)
+        fd = self._fd
+        if fd >= 0:
+            os.dup2(new, fd, inheritable=False)
             os.close(new)
-            fd = self._fd
         else:
-            fd, winner = self._winner.setdefault(None, (new, path))
+            fd, winner = self._held.setdefault(None, (new, path))
             if fd != new:
-                os.close(new)
                 path.unlink(missing_ok=True)
+                os.close(new)
                 return fd
             path = winner
-        self._fd, self._path, self._size, self._drops = fd, path, HEADER, {}
+        self._drops, self.lost = self.lost, {}
+        self._fd, self._path, self._size = fd, path, HEADER
         return fd
 
     def _create(self) -> tuple[int, Path]:
-        """Make a segment: created as ``.new``, locked, then renamed, so that no sweeper can take it between."""
+        """Make a segment; where that fails, leave the directory alone for a moment."""
         if clock.monotonic() < self._pause_until:
             raise OSError(errno.EAGAIN, "left alone for a moment after a failure")
         try:
+            return self._made()
+        except OSError:
+            self._pause_until = clock.monotonic() + PAUSE_SECONDS
+            raise
+
+    def _made(self) -> tuple[int, Path]:
+        """A segment: created as ``.new``, locked, then renamed, so that no sweeper can take it between."""
+        try:
             files.private_dir(self.directory)
         except StorageError as fault:
-            raise fault.__cause__ if isinstance(fault.__cause__, OSError) else OSError(errno.EIO, str(fault)) from fault
-        if len(segments(self.directory)) >= SEGMENTS:
-            raise OSError(errno.ENOSPC, f"{SEGMENTS} segments wait to be imported")
+            raise OSError(errno.EIO, str(fault)) from fault
+        if _full(self.directory):
+            raise OSError(errno.ENOSPC, "too many segments wait to be imported")
+        self.source = self.source or os.urandom(8).hex()
         name = os.urandom(12).hex()
         new, final = self.directory / f"{name}.new", self.directory / f"{name}.seg"
         fd = files.open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         try:
-            header = _header(self._generation, self.source)
+            header = _header(self._generation, self.source, self.lost)
             if not files.lock_fd(fd, wait=False) or os.write(fd, header) < len(header):
                 raise OSError(errno.ENOSPC, "no room for a segment")
             os.rename(new, final)
@@ -236,11 +260,23 @@ class Journal:
 
 
 def _forget(reference: weakref.ref[Journal]) -> None:
+    """In a forked child: nothing of the parent's is written, counted, or kept locked."""
     journal = reference()
-    if journal is not None and journal._fd >= 0:
-        journal._winner.clear()
-        fd, journal._fd, journal._path = journal._fd, -1, None
-        os.close(fd)
+    if journal is not None:
+        journal.source, journal.lost = "", {}
+        journal.close()
+
+
+def _full(directory: Path) -> bool:
+    """Whether as much lies there as may."""
+    count = size = 0
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(".seg"):
+                with suppress(FileNotFoundError):  # imported this moment
+                    size += entry.stat().st_size
+                    count += 1
+    return count >= SEGMENTS or size >= TOTAL_BYTES
 
 
 def read_live(path: Path, offset: int) -> Segment:
@@ -292,6 +328,8 @@ def orphans(directory: Path) -> Iterator[Orphan]:
         if not name.endswith((".seg", ".new")):
             continue
         try:
+            if name.endswith(".new") and clock.wall() - os.stat(path).st_mtime < SWEEP_SECONDS:
+                continue  # its owner is about to lock it
             fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError:
             continue
@@ -299,8 +337,7 @@ def orphans(directory: Path) -> Iterator[Orphan]:
             if not files.lock_fd(fd, wait=False) or os.fstat(fd).st_nlink == 0:
                 continue
             if name.endswith(".new"):  # its owner died before it wrote a record
-                if clock.wall() - os.fstat(fd).st_mtime > 60:
-                    path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 continue
             yield Orphan(path, fd)
         finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 import msgspec
 
@@ -90,12 +90,16 @@ class Pipeline:
         self.anonymizers = host.anonymizers()
         self.configured = configured_destinations(situation, self.classes)
         self._consent_stamp = self._read_stamp()
+        self._levels: dict[tuple[str, str], Level | None] = {}
+        self._made_gate: Gate | None = None
+        self._own_drops: Mapping[str, int] = {}
         self._expired = 0.0
         self._decide()
 
     # -- the decision, which may change while we run --------------------------------------------------------------
 
     def _decide(self) -> None:
+        self._levels.clear()
         consent = self.situation.consent
         self.policy = self.situation.policy(layered=False)
         self.grant = consent.grants.get(CORE_SPEC) if consent else None
@@ -114,11 +118,18 @@ class Pipeline:
         changed = seen != self._consent_stamp
         if changed:
             self.situation = self.situation.again()
+            self._made_gate = None
         self._decide()  # also because a consent to DEBUG may have expired
         return changed
 
     def level_of(self, stamped: str, spec: str) -> Level | None:
         """At which level something recorded under a stamp may be shared: the least of then, its program's, and now."""
+        key = (stamped, spec)
+        if key not in self._levels:
+            self._levels[key] = self._level_of(stamped, spec)
+        return self._levels[key]
+
+    def _level_of(self, stamped: str, spec: str) -> Level | None:
         generation, _, cap = stamped.partition("/")
         now = self.policy if spec == CORE_SPEC else self.situation.policy(layered=False, spec=spec)
         consent = self.situation.consent
@@ -137,7 +148,8 @@ class Pipeline:
         spool = Spool(self.home.spool)
         if spool.moved_aside is not None:
             log.warning("the spool could not be read and was moved to %s; a new one was begun", spool.moved_aside)
-        spool.register(self.views(), withdrawn=[to.name for to in self.waiting], owner_lives=self._owner_lives)
+        if self.policy.record:  # otherwise nobody asked for its destinations to go
+            spool.register(self.views(), withdrawn=[to.name for to in self.waiting], owner_lives=self._owner_lives)
         return spool
 
     def views(self) -> list[View]:
@@ -160,53 +172,66 @@ class Pipeline:
             free = lock.acquire(wait=False)
         except OSError:
             return True
-        lock.release()
+        lock.release(unlink=True)
         return not free
 
     def pump(self, spool: Spool, own: journals.Journal | None = None) -> bool:
-        """Import every segment whose owner is gone, and ``own``. False: recording was switched off meanwhile."""
-        if self.refresh() and not self.policy.record:
+        """Import every segment whose owner is gone, and ``own``. False: recording is switched off."""
+        self.refresh()
+        if not self.policy.record:
             return False
-        gate = self._gate()
         for orphan in journals.orphans(self.home.journal):
-            before = spool.offset(orphan.path.name)
-            if before is None:
-                orphan.discard()
-                continue
             try:
-                segment = orphan.read(before)
-            except StorageError as fault:
-                log.warning("%s; it was set aside", fault)
-                orphan.set_aside()
-                continue
-            if self._take_in(spool, gate, segment, before, orphan.linked):
-                orphan.discard()
-                spool.finish(segment.name, clock.wall())
+                self._pump_orphan(spool, orphan)
+            except OSError as fault:  # of this file; there are others
+                log.debug("import of %s waits: %s", orphan.path, fault)
         if own is not None and own.path is not None:
-            self._pump_own(spool, gate, own, own.path)
+            self._pump_own(spool, own, own.path)
         self._tend(spool)
         return True
 
-    def _pump_own(self, spool: Spool, gate: Gate, own: journals.Journal, path: Any) -> None:
+    def _pump_orphan(self, spool: Spool, orphan: journals.Orphan) -> None:
+        before = spool.offset(orphan.path.name)
+        if before is None:
+            orphan.discard()
+            return
+        try:
+            segment = orphan.read(before)
+        except StorageError as fault:
+            log.warning("%s; it was set aside", fault)
+            orphan.set_aside()
+            return
+        if self._take_in(spool, segment, before, orphan.linked):
+            orphan.discard()
+            spool.finish(segment.name, clock.wall())
+
+    def _pump_own(self, spool: Spool, own: journals.Journal, path: Path) -> None:
         before = spool.offset(path.name) or 0
+        current = stamp(self.situation.policy())
         try:
             segment = journals.read_live(path, before)
-        except FileNotFoundError:  # deleted by hand: go on in a new one
-            own.rotate(stamp(self.situation.policy()))
+        except (FileNotFoundError, StorageError):  # deleted or overwritten by hand: go on in a new one
+            own.rotate(current)
             return
-        if segment.generation != stamp(self.situation.policy()):
-            own.rotate(stamp(self.situation.policy()))
-        if segment.offset > before or segment.drops:
-            self._take_in(spool, gate, segment, before, path.exists)
+        if segment.generation != current:
+            own.rotate(current)
+        news = segment.offset > max(before, journals.HEADER) or segment.drops != self._own_drops
+        if news and self._take_in(spool, segment, before, path.exists):
+            self._own_drops = segment.drops
 
     def _take_in(
-        self, spool: Spool, gate: Gate, segment: journals.Segment, before: int, still_there: Callable[[], bool]
-    ) -> bool:
-        gated = gate.gate(segment.records, segment.generation, segment.source)
+        self, spool: Spool, segment: journals.Segment, before: int, still_there: Callable[[], bool]
+    ) -> bool:  # fmt: skip
+        gated = self._gate().gate(segment.records, segment.generation, segment.source)
         return spool.take_in(segment.name, gated, before=before, after=segment.offset, drops=segment.drops,
-                             damaged=segment.damaged, still_there=still_there)  # fmt: skip
+                             damaged=segment.damaged, source=segment.source, still_there=still_there)  # fmt: skip
 
     def _gate(self) -> Gate:
+        if self._made_gate is None:
+            self._made_gate = self._make_gate()
+        return self._made_gate
+
+    def _make_gate(self) -> Gate:
         consent = self.situation.consent
         withheld = {}
         if self.policy.decided_by == "you" and consent is not None:
@@ -225,7 +250,7 @@ class Pipeline:
         if now - self._expired > _EXPIRE_SECONDS:
             self._expired = now
             spool.expire(now)
-        oldest = spool.oldest()
+        oldest = spool.oldest({HISTORY, *(to.name for to in self.allowed if to.plugin in self.classes)})
         if oldest is None:
             self.home.waiting.unlink(missing_ok=True)
         else:
@@ -246,7 +271,10 @@ class Pipeline:
     def routes(self) -> list[Destination]:
         """Where workers send to: the history, and every allowed destination whose reporter is there."""
         settings = HistoryReporter.Settings(path=str(self.home.history))
-        routes = [Destination(HISTORY, lambda: HistoryReporter(settings), lambda item: item.row.private)]
+        routes = [
+            Destination(HISTORY, lambda: HistoryReporter(settings),
+                        lambda item: item.row.private if self.policy.record else None, refresh=self.refresh)
+        ]  # fmt: skip
         routes.extend(Destination(to.name, self._maker(to), self._narrower(to), to.timeout, self.refresh)
                       for to in self.allowed if to.plugin in self.classes)  # fmt: skip
         return routes
@@ -278,8 +306,11 @@ class Pipeline:
 
     def delivery(
         self, own: journals.Journal | None = None, *, open_spool: Callable[[], Spool] | None = None,
-        also: Sequence[Destination] = (),
+        also: Sequence[Destination] = (), only: Sequence[str] | None = None,
     ) -> Delivery:  # fmt: skip
-        """The telemetry thread, not yet started. ``also``: destinations of reporters injected by code."""
-        return Delivery(open_spool or self.open_spool, [*self.routes(), *also],
-                        lambda spool: self.pump(spool, own), self.home.locks)  # fmt: skip
+        """The telemetry thread, not yet started.
+
+        ``also``: destinations of reporters injected by code. ``only``: the names it delivers to; None for all.
+        """
+        routes = [route for route in (*self.routes(), *also) if only is None or route.name in only]
+        return Delivery(open_spool or self.open_spool, routes, lambda spool: self.pump(spool, own), self.home.locks)

@@ -6,16 +6,18 @@ implementation at a time.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, cast
 
 import pluggy
-from pluggy import PluginManager, PluginValidationError
+from pluggy import PluginManager
 
 from . import clock, hookspecs
 from .detector import Detector
@@ -44,17 +46,27 @@ class Installed:
     version: str
     load: Callable[[], object]
 
+    @property
+    def origin(self) -> str:
+        """Distribution, version and entry point."""
+        return f"{self.distribution} {self.version}, {self.value}"
+
     def __str__(self) -> str:
-        return f"{self.name} ({self.distribution} {self.version}, {self.value})"
+        return f"{self.name} ({self.origin})"
 
 
 def installed() -> list[Installed]:
     """Every plugin that is installed, by name; nothing is imported."""
     found = []
     for point in metadata.entry_points(group=hookspecs.PROJECT):
-        name, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
+        name, version = _about(point, "Name"), _about(point, "Version")
         found.append(Installed(point.name, point.value, name, version, point.load))
     return sorted(found, key=lambda each: (each.name, each.distribution))
+
+
+def _about(point: metadata.EntryPoint, key: str) -> str:
+    about: Any = (point.dist.metadata if point.dist is not None else None) or {}  # a broken installation has none
+    return str(about.get(key, "unknown"))
 
 
 def _caught(fault: BaseException) -> bool:
@@ -62,18 +74,26 @@ def _caught(fault: BaseException) -> bool:
     return not isinstance(fault, KeyboardInterrupt)
 
 
+def _function(impl: pluggy.HookImpl) -> Callable[[Any], Any]:
+    """A hookimpl of a hook with one argument, which it may leave out."""
+    function: Callable[..., Any] = impl.function
+    return function if impl.argnames else lambda record: function()
+
+
 class Listener:
-    """One lifecycle hookimpl: called with one record, caught, timed, switched off where it is slow."""
+    """One hookimpl that observes: called with one record, and caught.
+
+    Unless ``trusted`` it is timed: three slow calls switch off all lifecycle hooks of its plugin.
+    """
 
     def __init__(self, host: PluginHost, name: str, impl: pluggy.HookImpl, *, trusted: bool) -> None:
         self.name = name
         self._host, self._trusted = host, trusted
-        function: Callable[..., object] = impl.function
-        self._call: Callable[[Any], object] = function if impl.argnames else lambda record: function()
-        self._slow = 0
+        self._call = _function(impl)
 
     def __call__(self, record: object) -> None:
-        if self._slow >= SLOW_CALLS:
+        slow = self._host.slow
+        if slow[self.name] >= SLOW_CALLS and not self._trusted:
             return
         start = clock.perf()
         try:
@@ -83,8 +103,8 @@ class Listener:
                 raise
             self._host.fail(self.name, f"raised {type(fault).__name__}: {fault}", "report it to its author")
         if clock.perf() - start > SLOW_SECONDS and not self._trusted:
-            self._slow += 1
-            if self._slow == SLOW_CALLS:
+            slow[self.name] += 1
+            if slow[self.name] == SLOW_CALLS:
                 self._host.fail(
                     self.name,
                     f"took more than {SLOW_SECONDS * 1000:g} ms {SLOW_CALLS} times: its lifecycle hooks are off here",
@@ -107,61 +127,83 @@ class PluginHost:
         """Enabled plugins that could not be loaded: whatever they were for, they do not do it."""
         self.failures: dict[str, str] = {}
         """Plugin → what is wrong with it, and the fix."""
+        self.slow: Counter[str] = Counter()
+        """Plugin → calls of its lifecycle hooks that took too long."""
+        self._origins: dict[str, str] = {}
         self._manager = PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._trusted: set[str] = set()
         points = list(installed() if known is None and enabled else known or ())
+        expected = set(destinations)
         for point in points:
             if point.name not in enabled:
                 self._manager.set_blocked(point.name)
         for name in dict.fromkeys(enabled):
             self.unloaded.add(name)
-            self._load(name, [point for point in points if point.name == name], points, destinations)
+            self._load(name, [point for point in points if point.name == name], points, expected)
         for number, plugin in enumerate(objects):
-            self.add(plugin, getattr(plugin, "__name__", None) or f"{type(plugin).__name__}-{number}")
+            name = getattr(plugin, "__name__", None) or type(plugin).__name__
+            self.add(plugin, f"{name}-{number}" if self._manager.has_plugin(name) else name)
 
-    def _load(
-        self, name: str, found: Sequence[Installed], points: Sequence[Installed], destinations: Iterable[str]
-    ) -> None:
+    def _load(self, name: str, found: Sequence[Installed], points: Sequence[Installed], destinations: set[str]) -> None:
         if not found:
             if name not in destinations:
                 close = nearest(name, {point.name for point in points})
-                hint = f" Did you mean {close!r}?" if close else ""
-                fix = f"pip install cmdorc-telemetry-{name}, or remove it from plugins"
-                self.fail(name, f"is not installed.{hint}", fix)
+                hint = f"did you mean {close!r}? If not, " if close else ""
+                fix = f"{hint}pip install cmdorc-telemetry-{name}, or remove it from plugins"
+                self.fail(name, "is not installed", fix)
             return
         if len(found) > 1:
             owners = ", ".join(str(point) for point in found)
             self.fail(name, f"is offered twice: {owners}", "uninstall one of them")
             return
+        self._origins[name] = found[0].origin
         try:
             plugin = found[0].load()
         except BaseException as fault:
             if not _caught(fault):
                 raise
-            what = f"cannot be imported: {found[0]}: {type(fault).__name__}: {fault}"
-            self.fail(name, what, "reinstall or upgrade it")
+            self.fail(name, f"cannot be imported: {type(fault).__name__}: {fault}", "reinstall or upgrade it")
             return
-        self.add(plugin, name, origin=str(found[0]))
+        self.add(plugin, name)
 
-    def add(self, plugin: object, name: str, *, origin: str = "", trusted: bool = False) -> None:
+    def add(self, plugin: object, name: str, *, trusted: bool = False) -> None:
         """Register a plugin object. One that breaks the rules of the hooks is reported and left out."""
+        self._manager.unblock(name)
+        if self._manager.is_registered(plugin) or self._manager.has_plugin(name):
+            self.fail(name, "is there already", "give it once")
+            return
         try:
             self._manager.register(plugin, name)
             self._manager.check_pending()
-        except (PluginValidationError, ValueError, TypeError) as fault:
-            if self._manager.get_plugin(name) is plugin:
-                self._manager.unregister(plugin)
-            what = str(fault).strip().replace("\n", " ")
-            self.fail(name, f"breaks the hook rules{': ' + origin if origin else ''}: {what}", "correct the hookimpl")
+            self._check(name)
+        except BaseException as fault:
+            if not _caught(fault):
+                raise
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            what = " ".join(str(fault).split())
+            self.fail(name, f"breaks the hook rules: {what}", "correct the hookimpl")
             return
         self.unloaded.discard(name)
         if trusted:
             self._trusted.add(name)
 
+    def _check(self, name: str) -> None:
+        """What pluggy allows and this host does not. Raises PluginError."""
+        hooks = self.hooks_of(name)
+        if not hooks:
+            raise PluginError("it has no function that is marked @hookimpl")
+        for hook in hooks:
+            for owner, impl in self._impls(hook):
+                if owner == name and (impl.wrapper or impl.hookwrapper or inspect.iscoroutinefunction(impl.function)):
+                    raise PluginError(f"{hook} is async or a wrapper; hooks are plain functions here")
+
     def fail(self, name: str, what: str, fix: str) -> None:
         """Remember and report a plugin's failure, once."""
         if name not in self.failures:
+            if name in self._origins:
+                what += f" [{self._origins[name]}]"
             self.failures[name] = f"{what} ({fix})"
             log.warning("plugin %r %s. Fix: %s", name, what, fix)
 
@@ -204,8 +246,14 @@ class PluginHost:
 
     def specs(self) -> list[tuple[str, TelemetrySpec]]:
         """The specs that plugins bring, with the plugin's name."""
-        return [(name, spec) for name, offered in self._offers("telemetry_specs") for spec in offered
-                if isinstance(spec, TelemetrySpec)]  # fmt: skip
+        specs = []
+        for name, offered in self._offers("telemetry_specs"):
+            for spec in offered:
+                if isinstance(spec, TelemetrySpec):
+                    specs.append((name, spec))
+                else:
+                    self.fail(name, f"telemetry_specs returned {spec!r}", "return objects of TelemetrySpec")
+        return specs
 
     def _offers(self, hook: str) -> list[tuple[str, list[Any]]]:
         offers = []
@@ -220,23 +268,23 @@ class PluginHost:
 
     def announce(self, anomaly: Anomaly) -> None:
         """Tell every plugin of an alert."""
-        for listener in self.listeners("telemetry_anomaly"):
-            listener(anomaly)
+        for name, impl in self._impls("telemetry_anomaly"):
+            Listener(self, name, impl, trusted=True)(anomaly)  # not on the caller's thread: may take its time
 
     def anonymizers(self) -> list[Anonymizer]:
         """The anonymizers, in order. One that is named but could not be loaded is among the failures."""
-        return [
-            Anonymizer(name, cast(AnonymizeFunction, impl.function))
-            for name, impl in self._impls("telemetry_anonymize")
-        ]
+        return [Anonymizer(name, _function(impl), self.fail) for name, impl in self._impls("telemetry_anonymize")]
 
 
 class Anonymizer:
     """One ``telemetry_anonymize`` hookimpl, called in a thread of its own that can be abandoned."""
 
-    def __init__(self, name: str, function: AnonymizeFunction) -> None:
+    def __init__(
+        self, name: str, function: AnonymizeFunction, fail: Callable[[str, str, str], None] = lambda *_: None
+    ) -> None:
+        """``fail`` is told of a failure: plugin, what, and the fix."""
         self.name = name
-        self._function = function
+        self._function, self._fail = function, fail
         self._requests: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Mapping[str, Any] | BaseException] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -244,8 +292,15 @@ class Anonymizer:
 
     def __call__(self, event: Event) -> Mapping[str, Any]:
         """The replacements. Raises PluginError where the plugin fails, hangs, or hung before."""
+        try:
+            return self._ask(event)
+        except PluginError as fault:
+            self._fail(self.name, str(fault), "what it fails on is not shared: report it to its author, or disable it")
+            raise
+
+    def _ask(self, event: Event) -> Mapping[str, Any]:
         if self._abandoned:
-            raise PluginError(f"{self.name} did not answer before and is given up")
+            raise PluginError("did not answer before and is given up")
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"telemetry-{self.name}", daemon=True)
             self._thread.start()
@@ -254,11 +309,11 @@ class Anonymizer:
             answer = self._answers.get(timeout=ANONYMIZE_SECONDS)
         except queue.Empty:
             self._abandoned = True
-            raise PluginError(f"{self.name} took more than {ANONYMIZE_SECONDS:g} s and is given up") from None
+            raise PluginError(f"took more than {ANONYMIZE_SECONDS:g} s to anonymize and is given up") from None
         if isinstance(answer, BaseException):
-            raise PluginError(f"{self.name} raised {type(answer).__name__}: {answer}")
+            raise PluginError(f"raised {type(answer).__name__}: {answer}")
         if not isinstance(answer, Mapping):
-            raise PluginError(f"{self.name} returned {type(answer).__name__} instead of a mapping")
+            raise PluginError(f"returned {type(answer).__name__} instead of a mapping")
         return answer
 
     def _run(self) -> None:

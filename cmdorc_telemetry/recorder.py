@@ -21,6 +21,7 @@ from .capture import (
 from .config import TelemetryLevel
 from .consent import Situation
 from .delivery import EXIT_SECONDS, Destination
+from .errors import StorageError
 from .files import FileLock, private_dir
 from .hookspecs import hookimpl
 from .identity import ensure_identity
@@ -36,6 +37,8 @@ START_SECONDS = 0.5
 """A process that ends sooner starts no thread."""
 LONG_AGO = 3600.0
 """What has waited for longer is sent at once, however young the process is."""
+MANY_SEGMENTS = 50
+"""If more wait to be imported, processes that end soon follow each other closely: somebody has to do it."""
 
 
 class Collector:
@@ -92,7 +95,7 @@ class Recorder:
         self._hasher = Hasher(identity.salt) if policy.share is TelemetryLevel.DEBUG else None
         self.journal = journal.Journal(home.journal, stamp(policy), on_trouble=self._warn)
         self.collector = Collector(self)
-        self._warned = self._stopped = self._scheduled = False
+        self._warned = self._stopped = self._scheduled = self._started = False
         self._born = clock.monotonic()
         self._owner: FileLock | None = None
         injected = [self._inject(reporter)] if reporter is not None else []
@@ -116,7 +119,7 @@ class Recorder:
         if self._stopped or not self.pipeline.policy.record:
             return False
         done = self.journal.append(record)
-        if not self._scheduled:
+        if not self._started:
             self._schedule()
         return done
 
@@ -126,21 +129,23 @@ class Recorder:
         if age >= START_SECONDS:
             self._start()
             return
+        if self._scheduled:
+            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        self._scheduled = True
+        self._scheduled = True  # a loop that ends before that never calls; then a later record does
         loop.call_later(START_SECONDS - age, self._start)
 
     def _start(self) -> None:
-        if not self._stopped:
-            self._scheduled = True
+        if not (self._stopped or self._started):
+            self._started = True
             self.delivery.start()
             atexit.register(self.close)
 
     def _overdue(self) -> bool:
-        """Whether something has waited for an hour: in the spool, or in segments that nobody imported."""
+        """Whether something has waited for an hour, in the spool or in segments, or there are many segments."""
         home = self.pipeline.home
         found = []
         for path in (home.waiting, *journal.segments(home.journal)):
@@ -148,7 +153,7 @@ class Recorder:
                 found.append(os.stat(path).st_mtime)
             except OSError:
                 continue
-        return min(found, default=float("inf")) < clock.wall() - LONG_AGO
+        return len(found) > MANY_SEGMENTS or min(found, default=float("inf")) < clock.wall() - LONG_AGO
 
     def _warn(self, what: str) -> None:
         if not self._warned:
@@ -161,7 +166,10 @@ class Recorder:
         name = f"code-{self.journal.source}"
         private_dir(self.pipeline.home.locks)
         self._owner = FileLock(self.pipeline.home.locks / f"{name}.owner")
-        self._owner.acquire(wait=False)
+        try:
+            self._owner.acquire(wait=False)
+        except OSError as fault:
+            raise StorageError(f"{self.pipeline.home.locks} cannot be written: {fault.strerror}") from fault
         shared_body, refresh = self.pipeline.shared_body, self.pipeline.refresh
         return Destination(name, lambda: reporter, lambda item: shared_body(item.row), refresh=refresh, injected=True)
 
@@ -188,6 +196,8 @@ class Recorder:
         self._stopped = True
         atexit.unregister(self.close)
         self.journal.close()
+        if self._owner is not None:
+            self._owner.release(unlink=True)
 
     def close(self) -> None:
         """End delivery, wait for it at most 50 ms, and let the journal go."""
@@ -199,6 +209,6 @@ class Recorder:
         """Like ``close``, without holding up the event loop."""
         if not self._stopped:
             deadline = clock.monotonic() + EXIT_SECONDS
-            while not self.delivery.stop(0) and clock.monotonic() < deadline:
-                await asyncio.sleep(0.002)  # noqa: ASYNC110 - a thread is waited for, not a task
+            while not self.delivery.stop(0) and clock.monotonic() < deadline:  # noqa: ASYNC110 - a thread, no task
+                await asyncio.sleep(0.002)
             self._finish()

@@ -66,7 +66,7 @@ class Telemetry:
             if not (policy.record or situation.user.plugins or plugins):
                 return telemetry
             telemetry._assemble(situation, plugins, reporter, cmdorc_version)
-        except TelemetryError as fault:
+        except (TelemetryError, OSError) as fault:
             log.warning("telemetry is off: %s", fault)
             telemetry._assemble_plugins(plugins)
         return telemetry

@@ -62,12 +62,13 @@ class Property(_Part, frozen=True, kw_only=True):
         for name in ("max_length", "max_items"):
             if (most := getattr(self, name)) is not None and most < 1:
                 raise ValueError(f"found {name} {most}; expected 1 or more")
-        if not all(isfinite(bound) for bound in (self.min or 0, self.max or 0, *self.edges)):
-            raise ValueError("a bound is not a finite number")
+        for bound in (self.min, self.max, *self.edges):
+            if bound is not None and not isfinite(bound):
+                raise ValueError(f"found the bound {bound}; expected a finite number")
         if self.type == "enum" and not self.members:
             raise ValueError("type 'enum' needs 'members'")
         if self.type == "bucket" and (not self.edges or sorted(set(self.edges)) != list(self.edges)):
-            raise ValueError("type 'bucket' needs 'edges' that rise")
+            raise ValueError(f"found edges {list(self.edges)}; type 'bucket' needs 'edges' that rise")
         if self.type == "number" and (self.min is None or self.max is None):
             raise ValueError("type 'number' needs 'min' and 'max'")
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -298,7 +299,7 @@ BASE: dict[str, Property] = {
                                      description="Random, made at opt-in, deleted at opt-out"),
     "timestamp": Property(type="timestamp", level="minimal", description="UTC, whole seconds"),
     "event_id": Property(type="uuid", level="minimal", description="Random; lets a server count an event once"),
-    "spec": Property(type="string", pattern=_WORD + r"@\d{1,6}", max_length=120, level="minimal",
+    "spec": Property(type="string", pattern=_WORD + r"@[0-9]{1,6}", max_length=120, level="minimal",
                      description="The spec that declares the event"),
     "level": Property(type="enum", members=LEVELS, level="minimal", description="The level it was shared at"),
     "sampling_rate": Property(type="number", min=0, max=1, level="minimal",

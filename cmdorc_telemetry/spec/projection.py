@@ -17,18 +17,22 @@ def project(
 ) -> bytes | None:
     """``body`` at ``level`` at most (None: as it is), with fields and event renamed. Pure.
 
-    None where nothing of the event's own remains. A private body is passed without a level.
+    None where nothing of the event's own remains, or where the spec has changed since and no longer allows a value.
+    A private body is passed without a level.
     """
     if level is not None:
-        had = msgspec.json.decode(body, type=_Head).level
-        level = lower(level, had)
-        shape = shapes.shared(spec, event, level)
-        if shape is None:
+        try:
+            had = msgspec.json.decode(body, type=_Head).level
+            level = lower(level, had)
+            shape = shapes.shared(spec, event, level)
+            if shape is None:
+                return None
+            if level != had:
+                narrowed = msgspec.json.decode(body, type=shape)
+                narrowed.level = level  # type: ignore[attr-defined]
+                body = _encode(narrowed)
+        except msgspec.ValidationError:
             return None
-        if level != had:
-            narrowed = msgspec.json.decode(body, type=shape)
-            narrowed.level = level  # type: ignore[attr-defined]
-            body = _encode(narrowed)
     if rename:
         payload = msgspec.json.decode(body)
         payload["event"] = rename.get(event, event)
@@ -37,4 +41,4 @@ def project(
 
 
 class _Head(msgspec.Struct):
-    level: Level = LEVELS[0]
+    level: Level = LEVELS[-1]

@@ -9,9 +9,9 @@ from pathlib import Path
 from ..errors import SpecError
 from .model import Event, TelemetrySpec
 
-if sys.version_info >= (3, 11):
+if sys.version_info >= (3, 11):  # pragma: no cover - which of the two is there depends on the Python version
     import tomllib
-else:
+else:  # pragma: no cover - likewise
     import tomli as tomllib
 
 CORE = Path(__file__).with_name("core.telemetry.toml")

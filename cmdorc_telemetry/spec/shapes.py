@@ -6,7 +6,7 @@ Decoding a body into its shape drops what is not allowed and checks what is, in 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from math import ceil, isnan
+from math import ceil, floor, isnan
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -17,11 +17,13 @@ from .model import BASE, LEVELS, Event, Level, Property, TelemetrySpec, bucket_l
 _MOST = 2**53
 REQUIRED = ("event", "anonymous_install_id", "timestamp")
 """Base fields without which a server cannot take an event."""
+_NEEDED = {*REQUIRED, "event_id", "spec", "level", "sampling_rate"}
+"""Base fields without which nothing is shared: with one of them withheld, nothing could say what a body is."""
 _PATTERNS = {
     "hash": (r"[0-9a-f]{12}", 12),
     "version": (r"[0-9][0-9A-Za-z.+!\-]*", 40),
     "uuid": (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", 36),
-    "timestamp": (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", 20),
+    "timestamp": (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", 20),
 }
 
 
@@ -34,7 +36,8 @@ def _scalar(prop: Property) -> Any:
         case "bool":
             return bool
         case "count" | "duration_ms":
-            return Annotated[int, Meta(ge=ceil(prop.min or 0), le=int(_MOST if prop.max is None else min(prop.max, _MOST)))]
+            most = _MOST if prop.max is None else min(prop.max, _MOST)
+            return Annotated[int, Meta(ge=ceil(prop.min or 0), le=floor(most))]
         case "number":
             return Annotated[float, Meta(ge=prop.min, le=prop.max)]
         case "enum":
@@ -61,7 +64,7 @@ def _shape(title: str, properties: Mapping[str, Property], *, strict: bool = Fal
     fields: list[Any] = []
     names: dict[str, str] = {}
     for number, (name, prop) in enumerate(properties.items()):
-        attribute = name if name in BASE else f"p{number}"
+        attribute = name if name.isidentifier() and name[0] != "_" else f"_{number}"
         names[attribute] = name
         if strict and name in REQUIRED:
             fields.append((attribute, value_type(prop)))
@@ -140,7 +143,7 @@ class Shapes:
         key = (ref, name, level, withheld)
         if key not in self._shared:
             found = self.event(ref, name)
-            allowed = found is not None and bool(shared_names(found[1], level, withheld=withheld))
+            allowed = found and not withheld & _NEEDED and shared_names(found[1], level, withheld=withheld)
             self._shared[key] = shared_shape(found[1], level, withheld=withheld) if found and allowed else None
         return self._shared[key]
 

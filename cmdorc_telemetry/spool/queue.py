@@ -1,4 +1,4 @@
-"""The durable queue that all processes of one user share: SQLite, touched only by telemetry threads and commands.
+"""The events of the spool, its destinations and their ledgers.
 
 A row is one event; each destination has a cursor, and rows of its own only for exceptions (retry later, set
 aside). Every count moves in the same transaction as what it counts, so that at each moment and for each
@@ -8,99 +8,23 @@ destination ``recorded = acknowledged + pending + dropped``. Knows nothing of re
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from . import files
-from .errors import StorageError
-from .types import EventResult, Gated, Lease, Leased, Ledger, Row, View
+import msgspec
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE segment(name TEXT PRIMARY KEY, off INTEGER NOT NULL, drops TEXT NOT NULL DEFAULT '{}',
-    done REAL) WITHOUT ROWID;
-CREATE TABLE event(seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, spec TEXT NOT NULL, event TEXT NOT NULL,
-    version INTEGER NOT NULL, generation TEXT NOT NULL, source TEXT NOT NULL, private BLOB NOT NULL, shared BLOB);
-CREATE TABLE destination(name TEXT PRIMARY KEY, audience TEXT NOT NULL, identity TEXT NOT NULL, kinds TEXT, source TEXT,
-    cursor INTEGER NOT NULL, recorded INTEGER NOT NULL DEFAULT 0, acked INTEGER NOT NULL DEFAULT 0,
-    mark REAL NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
-    last_report REAL NOT NULL DEFAULT 0, last_error TEXT NOT NULL DEFAULT '', answer TEXT NOT NULL DEFAULT '{}',
-    owner TEXT, removed INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-CREATE TABLE held(destination TEXT, seq INTEGER, state TEXT NOT NULL, tries INTEGER NOT NULL, next_try REAL NOT NULL,
-    reason TEXT NOT NULL, PRIMARY KEY(destination, seq)) WITHOUT ROWID;
-CREATE TABLE dropped(destination TEXT, reason TEXT, n INTEGER NOT NULL, PRIMARY KEY(destination, reason)) WITHOUT ROWID;
-CREATE TABLE withheld(reason TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
-"""
+from ..errors import StorageError
+from ..types import EventResult, Gated, Lease, Leased, Ledger, Row, View
+from .file import SpoolFile
+
 _DAY = 86_400.0
 _ROW = "seq, at, spec, event, version, generation, source, private, shared"
 
 
-class Spool:
+class Spool(SpoolFile):
     """An open spool. Not shared between threads. Raises StorageError where it cannot be opened."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.moved_aside: Path | None = None
-        """Where an unreadable file was put, if there was one."""
-        files.private_dir(path.parent)
-        try:
-            self._db = self._open()
-        except sqlite3.DatabaseError as fault:
-            if isinstance(fault, sqlite3.OperationalError):
-                raise StorageError(f"{path} cannot be opened: {fault}") from fault
-            self.moved_aside = path.with_name(f"{path.name}.corrupt-{os.urandom(4).hex()}")
-            os.replace(path, self.moved_aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self._db = self._open()
-        self.epoch = str(self._db.execute("SELECT value FROM meta WHERE key='epoch'").fetchone()[0])
-
-    def _open(self) -> sqlite3.Connection:
-        os.close(files.open_private(self.path, os.O_RDWR | os.O_CREAT))
-        db = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise StorageError(f"{self.path} was made by a newer version (schema {version}): upgrade this one")
-            if version == 0:
-                db.execute("BEGIN IMMEDIATE")
-                if not db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone():
-                    for statement in _SCHEMA.split(";\n"):
-                        db.execute(statement)
-                    db.execute("INSERT INTO meta VALUES('epoch', ?)", (os.urandom(8).hex(),))
-                    db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-                db.execute("COMMIT")
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def close(self) -> None:
-        """Close the connection; everything committed stays."""
-        self._db.close()
-
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction. Raises StorageError where the disk refuses it; then nothing of it happened."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as fault:
-            raise StorageError(f"{self.path} cannot be written: {fault}") from fault
 
     # -- destinations ---------------------------------------------------------------------------------------------
 
@@ -115,20 +39,18 @@ class Spool:
         with self._write() as db:
             end = self._end(db)
             for view in views:
-                old = db.execute("SELECT kinds, removed, identity, cursor FROM destination WHERE name=?",
-                                 (view.name,)).fetchone()  # fmt: skip
-                kinds = None if view.kinds is None else json.dumps(sorted(view.kinds))
-                if old is None:
-                    db.execute("INSERT INTO destination(name, audience, identity, kinds, cursor) VALUES(?,?,?,?,?)",
-                               (view.name, view.audience, view.identity, kinds, end))  # fmt: skip
-                    continue
-                if not old[1] and old[2] != view.identity:
+                old = self._views(db).get(view.name)
+                if old is not None and old.identity == view.identity:
+                    self._change(db, old, view)
+                elif old is not None:
                     self._abandon(db, view.name, "destination-changed")
-                elif not old[1] and old[0] != kinds:
-                    self._settle_kinds(db, view)
-                fresh = old[1] or old[2] != view.identity
-                db.execute("UPDATE destination SET audience=?, identity=?, kinds=?, removed=0, cursor=? WHERE name=?",
-                           (view.audience, view.identity, kinds, end if fresh else old[3], view.name))  # fmt: skip
+                kinds = None if view.kinds is None else json.dumps(sorted(view.kinds))
+                db.execute(
+                    "INSERT INTO destination(name, audience, identity, kinds, cursor) VALUES(?,?,?,?,?) "
+                    "ON CONFLICT DO UPDATE SET audience=excluded.audience, identity=excluded.identity, "
+                    "kinds=excluded.kinds, cursor=CASE WHEN removed THEN excluded.cursor ELSE cursor END, removed=0",
+                    (view.name, view.audience, view.identity, kinds, end),
+                )
             known = {view.name for view in views}
             rows = db.execute("SELECT name, owner FROM destination WHERE NOT removed").fetchall()
             for name, owner in rows:
@@ -138,7 +60,6 @@ class Spool:
                     "reporter-gone" if owner else "withdrawn-consent" if name in withdrawn else "destination-removed"
                 )
                 self._abandon(db, name, reason)
-                db.execute("UPDATE destination SET removed=1 WHERE name=?", (name,))
             self._trim(db)
 
     def adopt(self, view: View, owner: str) -> None:
@@ -150,29 +71,37 @@ class Spool:
             )
 
     def abandon(self, name: str, reason: str) -> None:
-        """Drop what waits for a destination, for ``reason``, and remove it."""
+        """Drop what waits for a destination, for ``reason``, and remove it; harmless where that was done."""
         with self._write() as db:
-            self._abandon(db, name, reason)
-            db.execute("UPDATE destination SET removed=1 WHERE name=?", (name,))
-            self._trim(db)
+            if name in self._views(db):
+                self._abandon(db, name, reason)
+                self._trim(db)
 
     def _end(self, db: sqlite3.Connection) -> int:
         row = db.execute("SELECT seq FROM sqlite_sequence WHERE name='event'").fetchone()
         return int(row[0]) if row else 0
 
     def _abandon(self, db: sqlite3.Connection, name: str, reason: str) -> None:
-        lost = self._pending(db, name, self._views(db)[name]) + self._held(db, name)
+        lost = self._pending(db, self._views(db)[name]) + self._held(db, name)
         self._drop(db, name, reason, lost)
         db.execute("DELETE FROM held WHERE destination=?", (name,))
-        db.execute("UPDATE destination SET cursor=? WHERE name=?", (self._end(db), name))
+        db.execute("UPDATE destination SET removed=1 WHERE name=?", (name,))
 
-    def _settle_kinds(self, db: sqlite3.Connection, view: View) -> None:
-        """The list of events changed: rows it no longer takes are dropped, rows it takes now are recorded."""
-        before = self._pending(db, view.name, self._views(db)[view.name])
-        after = self._pending(db, view.name, view)
-        if after > before:
-            db.execute("UPDATE destination SET recorded=recorded+? WHERE name=?", (after - before, view.name))
-        self._drop(db, view.name, "destination-changed", max(before - after, 0))
+    def _change(self, db: sqlite3.Connection, old: View, new: View) -> None:
+        """It takes other events now: those no longer are dropped, those from now on are recorded."""
+        gained = lost = 0
+        for spec, event, has, source, count in self._waiting(db, new.name):
+            before, after = old.wants(spec, event, has, source), new.wants(spec, event, has, source)
+            gained += count * (after and not before)
+            lost += count * (before and not after)
+        held = db.execute("SELECT spec, event, shared IS NOT NULL, source, seq FROM held JOIN event USING(seq) "
+                          "WHERE destination=?", (new.name,)).fetchall()  # fmt: skip
+        for *kind, seq in held:
+            if not new.wants(*kind):
+                lost += 1
+                db.execute("DELETE FROM held WHERE destination=? AND seq=?", (new.name, seq))
+        db.execute("UPDATE destination SET recorded=recorded+? WHERE name=?", (gained, new.name))
+        self._drop(db, new.name, "destination-changed", lost)
 
     def _views(self, db: sqlite3.Connection) -> dict[str, View]:
         found = db.execute("SELECT name, audience, identity, kinds, source FROM destination WHERE NOT removed")
@@ -192,8 +121,8 @@ class Spool:
 
     def offset(self, segment: str) -> int | None:
         """How far a segment was read; 0 for one never seen, None for one that is finished."""
-        row = self._db.execute("SELECT off, done FROM segment WHERE name=?", (segment,)).fetchone()
-        return 0 if row is None else None if row[1] is not None else int(row[0])
+        rows = self._ask("SELECT off, done FROM segment WHERE name=?", (segment,))
+        return 0 if not rows else None if rows[0][1] is not None else int(rows[0][0])
 
     def take_in(
         self,
@@ -204,11 +133,12 @@ class Spool:
         after: int,
         drops: Mapping[str, int],
         damaged: int = 0,
+        source: str | None = None,
         still_there: Callable[[], bool] = lambda: True,
     ) -> bool:
         """Write the rows of a segment between two offsets, once. False: somebody else did, or the file is gone.
 
-        ``drops`` are the cumulative losses that the segment's header tells of.
+        ``drops`` are the cumulative losses that the segment's header tells of; ``source`` is the journal it is of.
         """
         with self._write() as db:
             row = db.execute("SELECT off, done, drops FROM segment WHERE name=?", (segment,)).fetchone()
@@ -216,18 +146,23 @@ class Spool:
             if done is not None or known != before or not still_there():
                 return False
             db.executemany(
-                "INSERT INTO event(at, spec, event, version, generation, source, private, shared) VALUES(?,?,?,?,?,?,?,?)",
+                "INSERT INTO event(at, spec, event, version, generation, source, private, shared) "
+                "VALUES(?,?,?,?,?,?,?,?)",
                 [(r.at, r.spec, r.event, r.version, r.generation, r.source, r.private, r.shared) for r in gated.rows],
             )
-            seen = json.loads(told)
-            lost = Counter({reason: count - seen.get(reason, 0) for reason, count in drops.items()})
+            seen = msgspec.json.decode(told, type=_Told)
+            lost = Counter(drops) - Counter(seen.drops)
             # What the owner counted as it failed to write lies there damaged too: the same loss.
-            lost["corrupt"] += max(damaged - lost["storage-failed"], 0) + gated.unreadable
+            seen.damaged += damaged
+            known_corrupt = seen.corrupt
+            seen.corrupt = max(seen.corrupt, seen.damaged - drops.get("storage-failed", 0))
+            lost["corrupt"] += seen.corrupt - known_corrupt + gated.unreadable
+            seen.drops = dict(drops)
             for name, view in self._views(db).items():
+                if view.source not in (None, source):
+                    continue
                 wanted = sum(view.wants(r.spec, r.event, r.shared is not None, r.source) for r in gated.rows)
-                total = wanted + sum(lost.values())
-                if total:
-                    db.execute("UPDATE destination SET recorded=recorded+? WHERE name=?", (total, name))
+                db.execute("UPDATE destination SET recorded=recorded+? WHERE name=?", (wanted + lost.total(), name))
                 for reason, count in lost.items():
                     self._drop(db, name, reason, count)
             for reason, count in gated.withheld.items():
@@ -235,7 +170,7 @@ class Spool:
             db.execute(
                 "INSERT INTO segment(name, off, drops) VALUES(?,?,?) "
                 "ON CONFLICT DO UPDATE SET off=excluded.off, drops=excluded.drops",
-                (segment, after, json.dumps(dict(drops))),
+                (segment, after, msgspec.json.encode(seen).decode()),
             )
         return True
 
@@ -281,12 +216,12 @@ class Spool:
         return Lease(name, tuple(items), upto) if items else None
 
     def _anything(self, name: str, now: float) -> bool:
-        found = self._db.execute(
+        found = self._ask(
             "SELECT EXISTS(SELECT 1 FROM event WHERE seq > (SELECT cursor FROM destination WHERE name=?)) "
             "OR EXISTS(SELECT 1 FROM held WHERE destination=? AND state='retry' AND next_try<=?)",
             (name, name, now),
         )
-        return bool(found.fetchone()[0])
+        return bool(found[0][0])
 
     def _size(self, view: View, row: Row) -> int:
         return len(row.private if view.audience == "private" else row.shared or b"")
@@ -305,33 +240,62 @@ class Spool:
         A rejected event is dropped as ``rejected-by-server``, unless its reason begins with ``set-aside``: then it
         is kept for somebody to look at. A status of ``retry`` keeps it.
         """
+        try:
+            self._settle(lease, outcomes, now, pause, answer)
+        except StorageError:  # a full disk, mostly: unless this can be written, all of it would be sent again for ever
+            if not self._give_up_reserve():
+                raise
+            self._settle(lease, outcomes, now, pause, answer)
+
+    def _settle(
+        self, lease: Lease, outcomes: Mapping[int, EventResult], now: float, pause: Callable[[int], float],
+        answer: Mapping[str, Any] | None,
+    ) -> None:  # fmt: skip
+        name = lease.destination
         with self._write() as db:
+            view = self._views(db).get(name)
+            if view is None:
+                return  # removed meanwhile; what waited for it was dropped
             acked = 0
-            cursor = db.execute("SELECT cursor FROM destination WHERE name=?", (lease.destination,)).fetchone()[0]
-            held = {seq for (seq,) in db.execute("SELECT seq FROM held WHERE destination=?", (lease.destination,))}
-            for item in lease.items:
-                if item.seq not in held if item.tries else item.seq <= cursor:
-                    continue  # settled or expired meanwhile by somebody else, and counted there
-                outcome = outcomes.get(item.seq) or EventResult("", "retry")
+            leased = {item.seq: item for item in lease.items}
+            for seq in self._unsettled(db, view, lease):
+                item = leased.get(seq)
+                tries = item.tries if item else 0
+                outcome = outcomes.get(seq) or EventResult("", "retry")
                 reason = outcome.reason or ""
-                key = (lease.destination, item.seq)
-                if outcome.status in ("accepted", "duplicate"):
-                    acked += 1
-                elif outcome.status == "retry" or reason.startswith("set-aside"):
+                if outcome.status == "retry" or (outcome.status == "rejected" and reason.startswith("set-aside")):
                     state = "retry" if outcome.status == "retry" else "dead"
+                    until = now + pause(tries) if item else now
                     db.execute("INSERT OR REPLACE INTO held VALUES(?,?,?,?,?,?)",
-                               (*key, state, item.tries + 1, now + pause(item.tries), reason))  # fmt: skip
+                               (name, seq, state, tries + 1, until, reason))  # fmt: skip
                     continue
+                if outcome.status == "rejected":
+                    self._drop(db, name, reason if reason in _OWN_REASONS else "rejected-by-server", 1)
                 else:
-                    self._drop(db, lease.destination, reason if reason in _OWN_REASONS else "rejected-by-server", 1)
-                if item.tries:
-                    db.execute("DELETE FROM held WHERE destination=? AND seq=?", key)
+                    acked += 1
+                db.execute("DELETE FROM held WHERE destination=? AND seq=?", (name, seq))
             db.execute(
                 "UPDATE destination SET acked=acked+?, cursor=max(cursor, ?), failures=0, next_try=0, last_error='', "
                 "last_report=CASE WHEN ? THEN ? ELSE last_report END, answer=coalesce(?, answer) WHERE name=?",
-                (acked, lease.upto, acked, now, json.dumps(dict(answer)) if answer else None, lease.destination),
+                (acked, lease.upto, acked, now, json.dumps(dict(answer)) if answer else None, name),
             )
             self._trim(db)
+
+    def _unsettled(self, db: sqlite3.Connection, view: View, lease: Lease) -> list[int]:
+        """Of what a lease covers, all that still waits: neither settled, nor dropped, nor expired meanwhile.
+
+        Events that the destination takes only since the lease was given are among it.
+        """
+        new = db.execute(
+            "SELECT seq, spec, event, shared IS NOT NULL, source FROM event "
+            "WHERE seq > (SELECT cursor FROM destination WHERE name=?) AND seq <= ? ORDER BY seq",
+            (view.name, lease.upto),
+        )
+        tried = [
+            item.seq for item in lease.items if item.tries
+            and db.execute("SELECT 1 FROM held WHERE destination=? AND seq=?", (view.name, item.seq)).fetchone()
+        ]  # fmt: skip
+        return tried + [seq for seq, *kind in new if view.wants(*kind)]
 
     def postpone(self, name: str, until: float, error: str) -> None:
         """A whole batch failed: leave the destination alone until then. Survives the process."""
@@ -341,15 +305,22 @@ class Spool:
 
     def state(self, name: str) -> tuple[int, float]:
         """Failures of a destination in a row, and the moment before which it is left alone."""
-        row = self._db.execute("SELECT failures, next_try FROM destination WHERE name=?", (name,)).fetchone()
-        return (int(row[0]), float(row[1])) if row else (0, 0.0)
+        rows = self._ask("SELECT failures, next_try FROM destination WHERE name=?", (name,))
+        return (int(rows[0][0]), float(rows[0][1])) if rows else (0, 0.0)
+
+    def mark(self, name: str) -> float:
+        """When somebody last began to send to a destination; 0 for never."""
+        rows = self._ask("SELECT mark FROM destination WHERE name=?", (name,))
+        return float(rows[0][0]) if rows else 0.0
+
+    def drops(self, name: str) -> dict[str, int]:
+        """What a destination lost so far, by reason."""
+        return dict(self._ask("SELECT reason, n FROM dropped WHERE destination=?", (name,)))
 
     def retry_at(self, name: str) -> float | None:
         """When the next event that was put off is due; None for none."""
-        row = self._db.execute(
-            "SELECT min(next_try) FROM held WHERE destination=? AND state='retry'", (name,)
-        ).fetchone()
-        return None if row[0] is None else float(row[0])
+        rows = self._ask("SELECT min(next_try) FROM held WHERE destination=? AND state='retry'", (name,))
+        return None if rows[0][0] is None else float(rows[0][0])
 
     def hurry(self) -> None:
         """Forget every pause: somebody asked for everything to be sent now."""
@@ -362,18 +333,23 @@ class Spool:
     def expire(self, now: float, *, days: float = 30, rows: int = 200_000) -> None:
         """Drop what is older than ``days`` (``expired``) and what is more than ``rows`` (``spool-full``)."""
         with self._write() as db:
-            old = db.execute("SELECT max(seq) FROM event WHERE at<?", (int(now - days * _DAY),)).fetchone()[0]
-            self._expel(db, old, "expired")
-            self._expel(db, self._end(db) - rows, "spool-full")
+            self._expel(db, "at < ?", int(now - days * _DAY), "expired")
+            extra = db.execute("SELECT seq FROM event ORDER BY seq DESC LIMIT 1 OFFSET ?", (rows,)).fetchone()
+            if extra is not None:
+                self._expel(db, "seq <= ?", extra[0], "spool-full")
+            # The reporter of a process leaves a line in the ledger: for a day.
+            db.execute("UPDATE destination SET mark=? WHERE removed AND owner IS NOT NULL AND mark=0", (now,))
+            db.execute("DELETE FROM destination WHERE removed AND owner IS NOT NULL AND mark<?", (now - _DAY,))
+            db.execute("DELETE FROM dropped WHERE destination NOT IN (SELECT name FROM destination)")
             self._trim(db)
 
-    def _expel(self, db: sqlite3.Connection, upto: int | None, reason: str) -> None:
-        if upto is None or upto <= 0:
-            return
+    def _expel(self, db: sqlite3.Connection, which: str, value: int, reason: str) -> None:
         for name, view in self._views(db).items():
-            held = db.execute("DELETE FROM held WHERE destination=? AND seq<=?", (name, upto)).rowcount
-            self._drop(db, name, reason, self._pending(db, name, view, upto) + held)
-            db.execute("UPDATE destination SET cursor=max(cursor, ?) WHERE name=?", (upto, name))
+            held = db.execute(
+                f"DELETE FROM held WHERE destination=? AND seq IN (SELECT seq FROM event WHERE {which})", (name, value)
+            ).rowcount
+            self._drop(db, name, reason, self._pending(db, view, which, value) + held)
+        db.execute(f"DELETE FROM event WHERE {which}", (value,))
 
     def _trim(self, db: sqlite3.Connection) -> None:
         db.execute(
@@ -383,13 +359,21 @@ class Spool:
 
     # -- what others may know ---------------------------------------------------------------------------------------
 
-    def _pending(self, db: sqlite3.Connection, name: str, view: View, upto: int | None = None) -> int:
-        found = db.execute(
+    def _waiting(
+        self, db: sqlite3.Connection, name: str, which: str = "seq > ?", value: int = 0
+    ) -> list[tuple[str, str, bool, str, int]]:
+        """Spec, event, whether there is a shared body, source and number of the events behind a cursor."""
+        return db.execute(
             "SELECT spec, event, shared IS NOT NULL, source, count(*) FROM event WHERE seq > "
-            "(SELECT cursor FROM destination WHERE name=?) AND seq <= coalesce(?, seq) GROUP BY 1,2,3,4",
-            (name, upto),
-        )
-        return sum(count for spec, event, has, source, count in found if view.wants(spec, event, bool(has), source))
+            f"(SELECT cursor FROM destination WHERE name=?) AND {which} GROUP BY 1,2,3,4",
+            (name, value),
+        ).fetchall()
+
+    def _pending(self, db: sqlite3.Connection, view: View, which: str = "seq > ?", value: int = 0) -> int:
+        return sum(
+            count for spec, event, has, source, count in self._waiting(db, view.name, which, value)
+            if view.wants(spec, event, has, source)
+        )  # fmt: skip
 
     def _held(self, db: sqlite3.Connection, name: str, state: str | None = None) -> int:
         row = db.execute("SELECT count(*) FROM held WHERE destination=? AND state=coalesce(?, state)", (name, state))
@@ -398,42 +382,52 @@ class Spool:
     def ledger(self) -> dict[str, Ledger]:
         """The bookkeeping of every destination there ever was, as of one moment."""
         db = self._db
-        db.execute("BEGIN")
-        try:
+        with self._transaction("DEFERRED"):
             views = self._views(db)
             found = db.execute("SELECT name, recorded, acked, next_try, last_report, last_error, answer, removed "
                                "FROM destination ORDER BY name").fetchall()  # fmt: skip
             return {
                 name: Ledger(
                     name=name, recorded=recorded, acknowledged=acked, removed=bool(removed), next_try=next_try,
-                    pending=self._pending(db, name, views[name]) + self._held(db, name) if not removed else 0,
+                    pending=self._pending(db, views[name]) + self._held(db, name) if not removed else 0,
                     set_aside=self._held(db, name, "dead"), last_report=last_report, last_error=last_error,
-                    answer=json.loads(answer),
-                    dropped=self.drops(name),
+                    answer=json.loads(answer), dropped=self.drops(name),
                 )
                 for name, recorded, acked, next_try, last_report, last_error, answer, removed in found
             }  # fmt: skip
-        finally:
-            db.execute("COMMIT")
-
-    def drops(self, name: str) -> dict[str, int]:
-        """What a destination lost, by reason."""
-        return dict(self._db.execute("SELECT reason, n FROM dropped WHERE destination=?", (name,)).fetchall())
 
     def withheld(self) -> dict[str, int]:
         """Shared bodies that the gate held back, by reason."""
-        return dict(self._db.execute("SELECT reason, n FROM withheld").fetchall())
+        return dict(self._ask("SELECT reason, n FROM withheld"))
 
-    def oldest(self) -> float | None:
-        """The moment of the oldest event that some destination still waits for; None where all is delivered."""
-        row = self._db.execute("SELECT min(at) FROM event").fetchone()
-        return None if row[0] is None else float(row[0])
+    def oldest(self, among: Collection[str] | None = None) -> float | None:
+        """The moment of the oldest event that a destination (of those ``among``) waits for; None where none does.
 
-    def newest(self, event: str | None = None) -> Row | None:
-        """The newest event that is still stored; of that name, if one is given."""
-        row = self._db.execute(f"SELECT {_ROW} FROM event WHERE event=coalesce(?, event) ORDER BY seq DESC LIMIT 1",
-                               (event,)).fetchone()  # fmt: skip
-        return _row(row) if row else None
+        What was set aside does not wait.
+        """
+        rows = self._ask(
+            "SELECT name, (SELECT at FROM event WHERE seq > cursor ORDER BY seq LIMIT 1), (SELECT min(at) FROM held "
+            "JOIN event USING(seq) WHERE destination=name AND state='retry') FROM destination WHERE NOT removed"
+        )
+        moments = [at for name, *each in rows if among is None or name in among for at in each if at is not None]
+        return float(min(moments)) if moments else None
+
+    def newest(self, event: str | None = None, *, shared: bool = False) -> Row | None:
+        """The newest event that is still stored: of that name, if one is given; with a shared body, if asked for."""
+        rows = self._ask(
+            f"SELECT {_ROW} FROM event WHERE event=coalesce(?, event) AND (shared IS NOT NULL OR NOT ?) "
+            "ORDER BY seq DESC LIMIT 1",
+            (event, shared),
+        )
+        return _row(rows[0]) if rows else None
+
+
+class _Told(msgspec.Struct):
+    """What was known of a segment's losses: by its header, by damaged records, and counted as ``corrupt`` of those."""
+
+    drops: dict[str, int] = {}
+    damaged: int = 0
+    corrupt: int = 0
 
 
 _OWN_REASONS = ("withdrawn-consent", "over-size")

@@ -1,0 +1,69 @@
+"""The command group ``telemetry``: status, opt-in, opt-out, show-payload, flush, stats, plugins, enable, disable.
+
+Public to ``cmdorc-cli`` alone, which mounts it. Says what went wrong in one line; exit code 2 for wrong input or
+configuration, 1 for a failure. Whatever is heavy is imported inside the commands, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any, NoReturn
+
+import click
+
+from .. import __version__
+from ..errors import ConfigError, TelemetryError
+from . import flush, optin, optout, payload, plugins, stats, status
+from .wording import clean
+
+__all__ = ["telemetry"]
+
+_SPEAK_FOR_THEMSELVES = ("status", "plugins")
+"""Commands that show what is wrong with plugins in their own output."""
+
+
+class _Group(click.Group):
+    """Turns what a command raises into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as fault:
+            _end(ctx, fault, 2)
+        except TelemetryError as fault:
+            _end(ctx, fault, 1)
+        except OSError as fault:
+            if fault.errno == errno.EPIPE:  # whoever read our output is gone: click knows what to do
+                raise
+            _end(ctx, fault, 1)
+
+
+def _end(ctx: click.Context, fault: Exception, code: int) -> NoReturn:
+    click.echo(f"error: {clean(str(fault))}", err=True)
+    ctx.exit(code)
+
+
+class _Warnings(logging.Handler):
+    """Shows what the core warns of."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"warning: {clean(record.getMessage())}", err=True)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cmdorc-telemetry")
+@click.pass_context
+def telemetry(ctx: click.Context) -> None:
+    """See, decide and use what is recorded about your runs. Off until you say yes."""
+    handler = logging.NullHandler() if ctx.invoked_subcommand in _SPEAK_FOR_THEMSELVES else _Warnings(logging.WARNING)
+    log = logging.getLogger("cmdorc_telemetry")
+    log.addHandler(handler)
+    ctx.call_on_close(lambda: log.removeHandler(handler))
+
+
+for command in (
+    status.status, optin.opt_in, optout.opt_out, payload.show_payload, flush.flush, stats.stats,
+    plugins.plugins, plugins.enable, plugins.disable,
+):  # fmt: skip
+    telemetry.add_command(command)

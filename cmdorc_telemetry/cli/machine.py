@@ -1,0 +1,189 @@
+"""What commands work with: this machine's decision, its plugins, the stages behind the journal; made when asked for."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..config import DestinationConfig, Home, Layer, load_layer
+from ..consent import Situation
+from ..errors import ConfigError
+from .wording import command_line
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+    from ..plugins import PluginHost
+    from ..spool import Spool
+
+log = logging.getLogger("cmdorc_telemetry")
+
+PROJECT_FILES = ("cmdorc.toml", "config.toml")
+HISTORY_SECONDS = 30.0
+"""How long to wait for the history, which another process may be writing."""
+_TARGETS = ("endpoint", "url", "path", "host")
+
+config_option = click.option(
+    "-c", "--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+    help="The project's cmdorc TOML; otherwise cmdorc.toml, then config.toml, in this directory.",
+)  # fmt: skip
+
+
+class Machine:
+    """Raises ConfigError for the user's (or an operator's) file."""
+
+    def __init__(self, *, project: Layer | None = None, own: bool = False) -> None:
+        """``own``: the user's own file counts, whatever an operator's variable names."""
+        environ = {key: value for key, value in os.environ.items() if not (own and key == "CMDORC_TELEMETRY_CONFIG")}
+        self.situation = Situation.read(environ, project=project)
+        self.home: Home = self.situation.home
+
+    @cached_property
+    def host(self) -> PluginHost:
+        """The enabled plugins."""
+        from ..plugins import PluginHost
+
+        user = self.situation.user
+        return PluginHost(user.plugins, destinations=[to.plugin for to in user.destinations])
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The stages. To make it writes nothing."""
+        from ..pipeline import Pipeline
+
+        return Pipeline(self.situation, self.host)
+
+    @property
+    def recording(self) -> bool:
+        """Whether programs on this machine record; a project's file may switch it off for its own."""
+        return self.situation.policy(layered=False).record
+
+    # -- what was recorded --------------------------------------------------------------------------------------
+
+    def peek(self) -> Spool | None:
+        """The spool as it is, for reading alone; None where there is none. Raises StorageError."""
+        from ..spool import Spool
+
+        return Spool(self.home.spool, reading=True) if self.home.spool.exists() else None
+
+    @contextmanager
+    def spool(self) -> Iterator[Spool]:
+        """The spool, with every segment in it whose lock can be had. Only where this machine records."""
+        spool = self.pipeline.open_spool()
+        try:
+            self.pipeline.pump(spool)
+            yield spool
+        finally:
+            spool.close()
+
+    def fill_history(self, spool: Spool) -> None:
+        """Bring the history up to date; say so where that cannot be done now."""
+        import asyncio
+
+        from .. import files
+        from ..delivery import Worker
+        from ..history import NAME
+
+        files.private_dir(self.home.locks)
+        worker = Worker(self.pipeline.routes()[0], spool, self.home.locks)
+
+        async def drain() -> None:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(worker.drain(), HISTORY_SECONDS)
+            await worker.close()
+
+        asyncio.run(drain())
+        ledger = spool.ledger()[NAME]
+        if ledger.pending:
+            log.warning("the history lacks %d events. %s", ledger.pending, ledger.last_error)
+
+    def segments(self, spool: Spool | None) -> tuple[int, int]:
+        """Segments with something that is not imported yet: of processes that are gone, and of live ones."""
+        from .. import files, journal
+
+        found = [0, 0]
+        for path in journal.segments(self.home.journal):
+            read = 0 if spool is None else spool.offset(path.name)
+            try:
+                if read is None or path.stat().st_size <= max(read, journal.HEADER):
+                    continue
+                fd = os.open(path, os.O_RDONLY)
+            except OSError:  # imported this moment
+                continue
+            try:
+                found[not files.lock_fd(fd, wait=False)] += 1
+            finally:
+                os.close(fd)
+        return found[0], found[1]
+
+    # -- destinations -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def missing(self) -> dict[str, tuple[str, str]]:
+        """Destinations whose reporter is not there → what its plugin lacks, and a line to copy, if one helps."""
+        return {name: self._lack(name, fix) for name, fix in self.pipeline.missing().items()}
+
+    def _lack(self, name: str, fix: str) -> tuple[str, str]:
+        from ..plugins import installed
+
+        plugin = next(to.plugin for to in self.pipeline.configured if to.name == name)
+        if plugin not in [point.name for point in installed()]:
+            return f"plugin {plugin} is not installed", fix
+        if plugin not in self.situation.user.plugins:
+            return f"plugin {plugin} is not enabled", command_line("enable", plugin)
+        return f"plugin {plugin} is broken, or has no reporter {plugin}", command_line("plugins")
+
+    def fault(self, to: DestinationConfig) -> ConfigError | None:
+        """What is wrong with the settings of a destination; None also where its reporter is not there."""
+        from ..decoding import decode
+
+        class_ = self.pipeline.classes.get(to.plugin)
+        if class_ is None:
+            return None
+        try:
+            settings = to.resolved(self.situation.environ)
+            decode(settings, class_.Settings, to.where, key=f"telemetry.to.{to.name}")
+        except ConfigError as fault:
+            return fault
+        return None
+
+
+def target(to: DestinationConfig) -> str:
+    """Where a destination is, in words; a name taken from the environment with its ``$``."""
+    for key in _TARGETS:
+        if key in to.settings:
+            return str(to.settings[key])
+        if f"{key}_env" in to.settings:
+            return f"${to.settings[f'{key}_env']}"
+    return ""
+
+
+def project_layer(config: Path | None) -> tuple[Layer | None, str]:
+    """The ``[telemetry]`` table of the project's file, and what is wrong with it where nobody named it.
+
+    Raises ConfigError for a file that was named. One that was found and is wrong counts as off: so it does to
+    programs.
+    """
+    if config is not None:
+        return load_layer(config), ""
+    path = next((Path(name) for name in PROJECT_FILES if Path(name).is_file()), None)
+    if path is None or _is_users(path):
+        return None, ""
+    try:
+        layer = load_layer(path)
+    except ConfigError as fault:
+        return Layer(source=path, enabled=False, asks=True), str(fault)
+    return (layer if layer.asks else None), ""
+
+
+def _is_users(path: Path) -> bool:
+    from ..config import home_dir
+
+    own = Home(home_dir()).config
+    return own.exists() and own.samefile(path)

@@ -1,0 +1,137 @@
+"""``show-payload``: the stored body of an event, byte for byte, and why each field is there or is not."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import ConfigError, TelemetryError, nearest
+from ..history import NAME as HISTORY
+from .machine import Machine
+from .stats import note_running
+from .wording import command_line, moment
+
+if TYPE_CHECKING:
+    from ..config import DestinationConfig
+    from ..spec import Event
+    from ..types import Row
+    from .fields import Shown
+
+
+@click.command("show-payload")
+@click.argument("event", required=False)
+@click.option("--to", metavar="NAME", help="What this destination gets, instead of what is shared at most.")
+def show_payload(event: str | None, to: str | None) -> None:
+    """Print the newest stored body of EVENT (or of any event): into a pipe its bytes alone.
+
+    Where nothing is stored, a sample with placeholder ids. With telemetry off nothing is written.
+    """
+    machine = Machine()
+    names = {each.name: each for each in machine.pipeline.configured}
+    if to is not None and to not in (HISTORY, *names):
+        raise _unknown("--to", to, (HISTORY, *names))
+    known = [each.name for spec in machine.pipeline.registry for each in spec.events]
+    if event is not None and event not in known:
+        raise _unknown("EVENT", event, known)
+    destination = names.get(to) if to is not None else None
+    private = to == HISTORY or (destination is not None and destination.audience == "private")
+    row, live = _newest(machine, event, destination, private) if machine.recording else (None, 0)
+    if row is None:
+        shown = _sample(machine, event or "command_completed", destination, private)
+    else:
+        shown = _stored(machine, row, destination, private)
+    if sys.stdout.isatty():
+        from .fields import lay_out
+
+        lay_out(machine, shown, _about(machine, shown))
+    else:
+        click.echo(shown.body)
+    if row is None:
+        why = "nothing of it is stored" if machine.recording else "telemetry is off"
+        click.echo(f"This is a sample, with placeholder ids: {why}.", err=True)
+    note_running(live)
+
+
+def _unknown(what: str, found: str, known: tuple[str, ...] | list[str]) -> ConfigError:
+    return ConfigError(what, "", f"found {found!r}", "one of " + ", ".join(known), nearest=nearest(found, known))
+
+
+def _newest(
+    machine: Machine, event: str | None, to: DestinationConfig | None, private: bool
+) -> tuple[Row | None, int]:  # fmt: skip
+    """The newest event, one with a shared body where that is asked for and there is one; live processes."""
+    names: list[str | None] = [event]
+    for view in machine.pipeline.views():
+        if event is None and to is not None and view.name == to.name and view.kinds is not None:
+            names = [name for _, name in sorted(view.kinds)]
+    with machine.spool() as spool:
+        rows = [(None if private else spool.newest(name, shared=True)) or spool.newest(name) for name in names]
+        machine.fill_history(spool)  # after which the spool may have no more use for them
+        stored = [row for row in rows if row is not None]
+        return max(stored, key=lambda row: row.at, default=None), machine.segments(spool)[1]
+
+
+def _stored(machine: Machine, row: Row, to: DestinationConfig | None, private: bool) -> Shown:
+    from .fields import Shown
+
+    pipeline = machine.pipeline
+    found = pipeline.registry.find_event(row.event)
+    if found is None:
+        raise TelemetryError(f"{row.event}: the plugin that declares it is not there any more")
+    if to is not None and to in pipeline.waiting:
+        raise TelemetryError(f"{to.name} gets nothing: it waits for your yes ({command_line('opt-in')})")
+    body = row.private if private else pipeline.shared_body(row)
+    if to is not None:
+        body = pipeline.body_for(to, row)
+    if body is None:
+        raise TelemetryError(f"{row.event}: {_why_nothing(machine, found[1])}")
+    return Shown(*found, body, row, to, private)
+
+
+def _why_nothing(machine: Machine, event: Event) -> str:
+    from ..config import TelemetryLevel
+    from ..pipeline import level_name
+
+    share = machine.pipeline.policy.share
+    if share is TelemetryLevel.OFF:
+        return "nothing is shared: telemetry records on this machine only"
+    if not event.shared_at(level_name(share)):
+        return f"level {share.value} shares nothing of it"
+    return "nothing of it is shared: consent, the destination's level, sampling or an anonymizer holds it back"
+
+
+def _sample(machine: Machine, name: str, to: DestinationConfig | None, private: bool) -> Shown:
+    from ..config import TelemetryLevel
+    from ..spec import LEVELS, project
+    from .fields import Shown
+    from .sample import least_level, private_sample, shared_sample
+
+    found = machine.pipeline.registry.find_event(name)
+    assert found is not None
+    spec, event = found
+    if private:
+        level, body = None, private_sample(spec, event)
+    else:
+        wishes = (machine.pipeline.policy.share, machine.situation.user.level, None if to is None else to.level)
+        limits = [wish for wish in wishes if wish is not None and wish is not TelemetryLevel.OFF]
+        chosen = least_level(event, min(limits, default=TelemetryLevel.MINIMAL))
+        level, body = LEVELS[chosen.rank - 1], shared_sample(spec, event, chosen)
+    if to is not None:
+        body = project(machine.pipeline.shapes, spec.ref, name, body, level=level, rename=to.rename) or body
+    return Shown(spec, event, body, None, to, private)
+
+
+def _about(machine: Machine, shown: Shown) -> str:
+    """Of what moment, how many bytes, for whom."""
+    pipeline = machine.pipeline
+    if shown.to is not None:
+        whom = f"to {shown.to.name} ({shown.to.audience})"
+    elif shown.private:
+        whom = f"to {HISTORY} (private)"
+    else:
+        shared = [to.name for to in pipeline.allowed if to.audience == "shared"]
+        whom = f"to {', '.join(shared)} (shared)" if shared else "to nobody: no destination is shared with"
+    when = moment(shown.row.at) if shown.row is not None else "sample"
+    return f"{when} · {len(shown.body)} bytes · {whom}"

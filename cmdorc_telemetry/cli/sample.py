@@ -1,0 +1,80 @@
+"""An event as it would look, with placeholder ids: for those who have none yet. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from .. import clock
+from ..capture import TelemetryPayloadBuilder, completed_properties, machine_fields, startup_properties
+from ..config import TelemetryLevel
+from ..spec import LEVELS, Event, Level, Property, Shapes, TelemetrySpec, bucket_labels
+from ..types import CompletedRun, Session, Trigger
+
+NO_ID = "00000000-0000-0000-0000-000000000000"
+SESSION = Session(
+    id=NO_ID, started_at=0.0, uptime=754.0, command_count=4, has_triggers=True, trigger_count=3,
+    trigger_patterns=("changed", "command_success:Lint", "command_success:Tests"), executor_type="local_subprocess",
+    retrigger_policies=("cancel_and_restart", "cancel_and_restart", "ignore", "ignore"), config_name="cmdorc.toml",
+)  # fmt: skip
+RUN = CompletedRun(
+    run_id=NO_ID, command_name="Tests", state="success", duration=3.512, manual=False,
+    trigger_event="command_success:Lint", trigger_chain=("changed", "command_success:Lint"), arg_count=2, cwd="/",
+)  # fmt: skip
+TRIGGER = Trigger(name="changed", outcome="ran", runs_started=1)
+
+
+def least_level(event: Event, level: TelemetryLevel) -> TelemetryLevel:
+    """``level``, or the least above it at which something of ``event`` is shared; DEBUG where nothing ever is."""
+    ranks = [rank for rank, name in enumerate(LEVELS, 1) if rank >= level.rank and event.shared_at(name)]
+    return next(each for each in TelemetryLevel if each.rank == (ranks[0] if ranks else 3))
+
+
+def shared_sample(spec: TelemetrySpec, event: Event, level: TelemetryLevel) -> bytes:
+    """The body that a shared destination would get at ``level``, which must share something of ``event``."""
+    builder = TelemetryPayloadBuilder(spec, level, bytes(32), _base())
+    now = clock.wall()
+    builders: dict[str, Callable[[], dict[str, Any]]] = {
+        "orchestrator_started": lambda: builder.build_startup_payload(SESSION, now=now),
+        "command_completed": lambda: builder.build_command_completed_payload(RUN, now=now),
+        "trigger_fired": lambda: builder.build_trigger_payload(TRIGGER, now=now),
+        "orchestrator_stopped": lambda: builder.build_shutdown_payload(SESSION, [RUN], now=now),
+    }
+    build = builders.get(event.name, lambda: builder.build_payload(event.name, _placeholders(event), now=now))
+    name: Level = LEVELS[level.rank - 1]
+    shape = Shapes([spec]).shared(spec.ref, event.name, name)
+    assert shape is not None
+    return msgspec.json.encode(msgspec.convert(build(), shape))  # in the order and form that the gate gives it
+
+
+def private_sample(spec: TelemetrySpec, event: Event) -> bytes:
+    """The body that a destination of the user's own would get."""
+    known = {**startup_properties(SESSION, None), **completed_properties(RUN, None)}
+    own = {name: known.get(name, value) for name, value in _placeholders(event).items()
+           if event.properties[name].type != "hash"}  # fmt: skip
+    stamp = clock.iso(clock.wall())
+    return msgspec.json.encode({"event": event.name, **_base(), "spec": spec.ref, "timestamp": stamp, **own})
+
+
+def _base() -> dict[str, str]:
+    base = {**machine_fields(), "anonymous_install_id": NO_ID, "event_id": NO_ID}
+    try:
+        return {"cmdorc_version": metadata.version("cmdorc"), **base}
+    except metadata.PackageNotFoundError:
+        return base
+
+
+def _placeholders(event: Event) -> dict[str, Any]:
+    return {name: _placeholder(prop) for name, prop in event.properties.items()}
+
+
+def _placeholder(prop: Property) -> Any:
+    value: Any = {
+        "bool": False, "count": int(prop.min or 0), "duration_ms": int(prop.min or 0), "number": prop.min,
+        "enum": next(iter(prop.members), ""), "bucket": bucket_labels(prop.edges)[0] if prop.edges else "",
+        "hash": "0" * 12, "version": "0", "uuid": NO_ID, "timestamp": clock.iso(0), "string": "…",
+    }[prop.type]  # fmt: skip
+    return value if prop.max_items is None else [value]

@@ -1,0 +1,100 @@
+"""Lines and tables on a terminal or in a pipe: aligned, without boxes, readable without colour.
+
+In a pipe nothing is coloured or wrapped. On a terminal that is too narrow for a table, its rows are stacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from .wording import BARS, clean
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Part = str | tuple[str, str]
+"""Text, or text and its style."""
+Cell = Part | list[Part]
+
+OK, WAITS, LABEL, HEAD = "cyan", "yellow", "dim", "bold"
+NARROW = 60
+_ASCII = str.maketrans({**dict(zip(BARS, "_.-~=+*#", strict=True)), "·": "-", "–": "-", "…": "~", "→": ">", "�": "?"})
+
+
+class Screen:
+    """Standard output, or with ``err`` standard error."""
+
+    def __init__(self, *, err: bool = False) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=err, highlight=False, markup=False, emoji=False)
+        self.terminal = self.console.file.isatty()
+        self.narrow = self.terminal and self.console.width <= NARROW
+        self._plain = "utf" not in self.console.encoding
+
+    def line(self, *parts: Part) -> None:
+        """One line; without parts an empty one."""
+        self.show(self._text(parts))
+
+    def show(self, text: Text) -> None:
+        """Some lines as they are."""
+        self.console.print(text, soft_wrap=True)
+
+    def labelled(self, rows: Sequence[tuple[str, Cell]]) -> None:
+        """Lines that begin with a label, aligned; no label goes on with the one before."""
+        width = max((len(label) for label, _ in rows), default=0)
+        for label, value in rows:
+            self.line((label.ljust(width + 2), LABEL), *_parts(value))
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[Cell]], *, right: Collection[int] = ()) -> None:
+        """Aligned columns, those of ``right`` to the right; stacked where they do not fit."""
+        from rich.cells import cell_len
+
+        table = [[self._text(_parts(cell)) for cell in row] for row in rows]
+        head = [self._text([(name, LABEL)]) for name in header]
+        widths = [max(cell_len(row[column].plain) for row in [head, *table]) for column in range(len(header))]
+        if self.narrow or (self.terminal and sum(widths) + 2 * len(widths) - 2 > self.console.width):
+            self._stacked(header, table)
+            return
+        for row in [head, *table]:
+            for column, cell in enumerate(row):
+                missing = widths[column] - cell_len(cell.plain)
+                (cell.pad_left if column in right else cell.pad_right)(missing)
+            joined = row[0]
+            for cell in row[1:]:
+                joined = joined + "  " + cell
+            joined.rstrip()
+            self.show(joined)
+
+    def _stacked(self, header: Sequence[str], table: Sequence[Sequence[Text]]) -> None:
+        width = max(map(len, header[1:]), default=0)
+        for row in table:
+            self.show(row[0])
+            for name, cell in zip(header[1:], row[1:], strict=True):
+                if cell.plain.strip():
+                    self.show(self._text([("  " + name.ljust(width + 2), LABEL)]) + cell)
+
+    def _text(self, parts: Sequence[Part]) -> Text:
+        from rich.text import Text
+
+        text = Text()
+        for part in parts:
+            words, style = (part, "") if isinstance(part, str) else part
+            text.append(self._plainly("\n".join(map(_cleaned, words.split("\n")))), style)
+        return text
+
+    def _plainly(self, words: str) -> str:
+        if not self._plain:
+            return words
+        encoding = self.console.encoding
+        return words.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+
+
+def _parts(cell: Cell) -> list[Part]:
+    return cell if isinstance(cell, list) else [cell]
+
+
+def _cleaned(words: str) -> str:
+    """Like ``clean``, with the blanks that align things kept."""
+    return words if words.isprintable() else " ".join(clean(word) for word in words.split(" "))

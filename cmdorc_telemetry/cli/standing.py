@@ -1,0 +1,144 @@
+"""What ``status`` tells, as data: decision, limits, destinations with their ledgers, what is where. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct, field
+
+from .. import clock
+from ..config import DestinationConfig
+from ..consent import CORE_SPEC, waiting_fields
+from ..errors import StorageError
+from ..history import NAME as HISTORY
+from ..types import Ledger
+from .machine import Machine, target
+
+State = Literal[
+    "up-to-date", "pending", "waiting", "set-aside", "waits-for-your-yes", "plugin-missing", "misconfigured", "off"
+]
+
+
+class Place(Struct, kw_only=True):
+    """One destination."""
+
+    name: str
+    plugin: str
+    target: str
+    audience: str
+    state: State
+    note: str = ""
+    """What went wrong last, or what is wrong with its settings."""
+    fix: str = ""
+    """A line to copy."""
+    ledger: Ledger
+
+
+class Standing(Struct, kw_only=True):
+    """Everything that ``status`` says."""
+
+    recording: bool
+    """Here: with what the project's file lowers."""
+    recording_elsewhere: bool
+    """On this machine, without it."""
+    level: str
+    decided_by: str
+    decided_at: str
+    decided_in: str
+    config: str
+    limits: tuple[str, ...]
+    ignored: tuple[str, ...]
+    destinations: list[Place]
+    history: Ledger
+    removed: list[Ledger]
+    """Destinations that are no more."""
+    segments: int = 0
+    """Journal segments that nobody imported yet."""
+    segments_of_live_processes: int = 0
+    withheld: dict[str, int] = field(default_factory=dict)
+    """Events that were not shared, by reason."""
+    last_report: float = 0.0
+    """Seconds since the epoch; 0 for none yet."""
+    broken_plugins: dict[str, str] = field(default_factory=dict)
+    fields_waiting: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def standing(machine: Machine, problem: str = "") -> Standing:
+    """How things are on ``machine``; ``problem`` is something wrong that is known already."""
+    situation, pipeline = machine.situation, machine.pipeline
+    policy = situation.policy()
+    problems = [text for text in (problem, situation.trouble) if text]
+    ledgers: Mapping[str, Ledger] = {}
+    withheld: dict[str, int] = {}
+    segments = (0, 0)
+    try:
+        spool = machine.peek()
+        try:
+            segments = machine.segments(spool)
+            if spool is not None:
+                ledgers, withheld = spool.ledger(), spool.withheld()
+        finally:
+            if spool is not None:
+                spool.close()
+    except StorageError as fault:
+        problems.append(str(fault))
+    blocked = pipeline.blocked()
+    if blocked and pipeline.policy.record:
+        problems.append(f"Nothing is shared: {blocked}.")
+    now = clock.wall()
+    places = [_place(machine, to, ledgers.get(to.name), now) for to in pipeline.configured]
+    known = {HISTORY, *(place.name for place in places)}
+    places += [_injected(ledger) for ledger in ledgers.values() if not ledger.removed and ledger.name not in known]
+    core = pipeline.registry.get(CORE_SPEC)
+    asked = policy.record and policy.decided_by == "you" and core is not None
+    return Standing(
+        recording=policy.record,
+        recording_elsewhere=pipeline.policy.record,
+        level=policy.share.value,
+        decided_by=policy.decided_by,
+        decided_at=policy.decided_at,
+        decided_in={"you": str(machine.home.consent), "operator": "CMDORC_TELEMETRY"}.get(policy.decided_by, ""),
+        config=str(situation.user.source),
+        limits=policy.limits,
+        ignored=tuple(text for text in policy.ignored if text != situation.trouble),
+        destinations=places,
+        history=ledgers.get(HISTORY, Ledger(name=HISTORY)),
+        removed=[ledger for ledger in ledgers.values() if ledger.removed],
+        segments=segments[0],
+        segments_of_live_processes=segments[1],
+        withheld=withheld,
+        last_report=max((each.last_report for name, each in ledgers.items() if name != HISTORY), default=0.0),
+        broken_plugins=dict(machine.host.failures),
+        fields_waiting=sorted(waiting_fields(core, pipeline.grant)) if asked and core is not None else [],
+        problems=problems,
+    )
+
+
+def _place(machine: Machine, to: DestinationConfig, ledger: Ledger | None, now: float) -> Place:
+    ledger = ledger or Ledger(name=to.name)
+    pipeline = machine.pipeline
+    state: State = "up-to-date"
+    note = fix = ""
+    if to.name in machine.missing:
+        state = "plugin-missing"
+        note, fix = machine.missing[to.name]
+    elif fault := machine.fault(to):
+        state, note = "misconfigured", str(fault)
+    elif not pipeline.policy.record:
+        state = "off"
+    elif to in pipeline.waiting:
+        state = "waits-for-your-yes"
+    elif ledger.pending > ledger.set_aside:
+        state, note = ("waiting", ledger.last_error) if ledger.next_try > now else ("pending", ledger.last_error)
+    elif ledger.pending:
+        state = "set-aside"
+    return Place(name=to.name, plugin=to.plugin, target=target(to), audience=to.audience, state=state,
+                 note=note, fix=fix, ledger=ledger)  # fmt: skip
+
+
+def _injected(ledger: Ledger) -> Place:
+    """The reporter of a program that runs now, given by code."""
+    return Place(name=ledger.name, plugin="", target="a running program", audience="shared",
+                 state="pending" if ledger.pending else "up-to-date", ledger=ledger)  # fmt: skip

@@ -1,0 +1,150 @@
+"""``status``: is it on, who decided, what limits it, where every event is. Writes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .machine import Machine, config_option, project_layer
+from .wording import command_line, moment, moment_of, place, plural
+
+if TYPE_CHECKING:
+    from .screen import Part, Screen
+    from .standing import Place, Standing
+
+_WORDS = {
+    "up-to-date": "up to date",
+    "pending": "waits to be sent",
+    "waiting": "waiting",
+    "set-aside": "set aside",
+    "waits-for-your-yes": "waits for your yes",
+    "plugin-missing": "plugin missing",
+    "misconfigured": "cannot be used",
+    "off": "off",
+}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@config_option
+def status(as_json: bool, config: Path | None) -> None:
+    """Show what is on, who decided, and where every event is. Changes nothing."""
+    from .standing import standing
+
+    layer, problem = project_layer(config)
+    found = standing(Machine(project=layer), problem)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+    else:
+        from .screen import Screen
+
+        _show(Screen(), found)
+
+
+def first_line(recording: bool, level: str, elsewhere: bool = False) -> list[Part]:
+    """The answer."""
+    if recording and level != "off":
+        return [("Telemetry is on.", "bold"), " Level ", (level, "bold"), "."]
+    if recording:
+        return [("Telemetry records on this machine only.", "bold")]
+    if elsewhere:
+        return [("Telemetry is off in this project.", "bold"), " Nothing is recorded here."]
+    return [("Telemetry is off.", "bold"), " Nothing is recorded."]
+
+
+def _show(screen: Screen, found: Standing) -> None:
+    screen.line(*first_line(found.recording, found.level, found.recording_elsewhere))
+    screen.line()
+    if found.decided_by != "nobody" or found.limits or found.ignored:
+        screen.labelled(_decision(found))
+        screen.line()
+    if found.recording_elsewhere:
+        screen.labelled(_events(found))
+        screen.line()
+    if found.destinations:
+        _destinations(screen, found.destinations)
+    elif found.recording_elsewhere:
+        screen.line("No destination: nothing leaves this machine.")
+        screen.line()
+    for text in _troubles(found):
+        screen.line(("! ", "yellow"), text[0])
+        for hint in text[1:]:
+            screen.line("  ", hint)
+        screen.line()
+    screen.labelled(
+        [("The bytes", command_line("show-payload")), ("Stop", command_line("opt-out"))]
+        if found.recording_elsewhere
+        else [("A sample", command_line("show-payload")), ("Switch on", command_line("opt-in"))]
+    )
+
+
+def _decision(found: Standing) -> list[tuple[str, Part]]:
+    who = {"you": "you", "operator": "the environment", "nobody": "nobody"}[found.decided_by]
+    parts = [who, moment_of(found.decided_at) if found.decided_at else "", place(found.decided_in)]
+    rows: list[tuple[str, Part]] = [("Decided by", ", ".join(part for part in parts if part))]
+    rows.append(("Limits", " · ".join(found.limits) or "none"))
+    rows.extend(("" if number else "Ignored", text) for number, text in enumerate(found.ignored))
+    return rows
+
+
+def _events(found: Standing) -> list[tuple[str, Part]]:
+    rows: list[tuple[str, Part]] = [
+        (each.name, str(each)) for each in (found.history, *(each.ledger for each in found.destinations))
+    ]
+    if found.segments:
+        rows.append(("In journals", f"{plural(found.segments, 'segment')}, not yet imported"))
+    if live := found.segments_of_live_processes:
+        rows.append(("Running", f"{plural(live, 'process', 'processes')} with events of their own, not yet imported"))
+    if found.withheld:
+        reasons = " · ".join(f"{reason} {count:,}" for reason, count in sorted(found.withheld.items()))
+        rows.append(("Withheld", f"{reasons} (not shared, not counted above)"))
+    rows.append(("Last report", moment(found.last_report) if found.last_report else "none yet"))
+    return rows
+
+
+def _destinations(screen: Screen, places: list[Place]) -> None:
+    rows = [
+        (each.name, each.plugin, place(each.target), each.audience, f"{each.ledger.pending:,}", _state(each))
+        for each in places
+    ]
+    screen.table(("Destination", "Reporter", "Where", "Audience", "Pending", "State"), rows, right={4})
+    screen.line()
+    for each in places:
+        if each.state == "plugin-missing":
+            screen.line(("! ", "yellow"), f"{each.name}: {each.note}. Events wait for it.")
+            screen.line("  ", each.fix)
+            screen.line()
+
+
+def _state(each: Place) -> list[Part]:
+    text = ""
+    if each.state == "waiting":
+        text += f", next try {moment(each.ledger.next_try)}"
+    if each.ledger.set_aside:
+        text += f", {each.ledger.set_aside:,} set aside" if each.state != "set-aside" else " to be looked at"
+    if each.note and each.state != "plugin-missing":
+        text += f" ({each.note})"
+    return [(_WORDS[each.state], {"up-to-date": "cyan", "off": ""}.get(each.state, "yellow")), text]
+
+
+def _troubles(found: Standing) -> list[tuple[str, ...]]:
+    """What waits for the user or is wrong, each with the line that helps, if there is one."""
+    troubles: list[tuple[str, ...]] = [(text,) for text in found.problems]
+    troubles += [(f"Plugin {name!r} {what}",) for name, what in found.broken_plugins.items()]
+    waiting = [each.name for each in found.destinations if each.state == "waits-for-your-yes"]
+    if waiting:
+        text = f"{plural(len(waiting), 'destination')} {_waits(waiting)} for your yes: {', '.join(waiting)}."
+        troubles.append((text, command_line("opt-in")))
+    if fields := found.fields_waiting:
+        names = ", ".join(fields[:5]) + (f" and {len(fields) - 5} more" if len(fields) > 5 else "")
+        text = f"{plural(len(fields), 'field')} {_waits(fields)} for your answer: {names}. Withheld until then."
+        troubles.append((text, command_line("opt-in")))
+    return troubles
+
+
+def _waits(names: list[str]) -> str:
+    return "waits" if len(names) == 1 else "wait"

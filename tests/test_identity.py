@@ -1,0 +1,129 @@
+"""The install id and the salt: made once, whole, private, and the same for every process."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+
+from cmdorc_telemetry import files
+from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.errors import StorageError
+from cmdorc_telemetry.identity import ensure_identity, load_identity
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def test_an_identity_is_made_once(home: Home) -> None:
+    assert load_identity(home) is None
+    assert not home.root.exists()
+    made = ensure_identity(home)
+    assert uuid.UUID(made.install_id).version == 4
+    assert len(made.salt) == 32
+    assert load_identity(home) == ensure_identity(home) == made
+    for path in (home.install_id, home.salt):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
+
+
+def test_two_homes_have_nothing_in_common(tmp_path: Path) -> None:
+    first, second = ensure_identity(Home(tmp_path / "a")), ensure_identity(Home(tmp_path / "b"))
+    assert first.install_id != second.install_id
+    assert first.salt != second.salt
+
+
+@pytest.mark.parametrize("lost", ["install_id", "salt"])
+def test_half_an_identity_is_none_and_is_made_anew(lost: str, home: Home) -> None:
+    old = ensure_identity(home)
+    getattr(home, lost).unlink()
+    assert load_identity(home) is None
+    new = ensure_identity(home)
+    assert new.install_id != old.install_id
+    assert new.salt != old.salt
+    assert load_identity(home) == new
+
+
+def test_a_salt_that_is_too_short_is_none(home: Home) -> None:
+    ensure_identity(home)
+    home.salt.write_text("00" * 15)
+    assert load_identity(home) is None
+    assert len(ensure_identity(home).salt) == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("install_id", b"me"), ("install_id", b"\xff"), ("salt", b"pepper"), ("salt", b"\xff")]
+)
+def test_what_is_no_identity_is_not_overwritten(name: str, data: bytes, home: Home) -> None:
+    ensure_identity(home)
+    path: Path = getattr(home, name)
+    path.write_bytes(data)
+    for read in (load_identity, ensure_identity):
+        with pytest.raises(StorageError, match=f"{home.install_id} or {home.salt} cannot be read: "):
+            read(home)
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("way", ["", "telemetry", "telemetry/identity.lock", "telemetry_salt"])
+def test_a_home_that_cannot_be_written_is_an_error(way: str, home: Home) -> None:
+    path = home.root / way
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if way in ("", "telemetry"):
+        path.touch()
+    else:
+        path.mkdir()
+    with pytest.raises(StorageError, match="cannot be"):
+        ensure_identity(home)
+
+
+def test_processes_agree_on_one_identity(home: Home) -> None:
+    code = """
+import sys
+from pathlib import Path
+from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.identity import ensure_identity
+sys.stdin.readline()
+print(ensure_identity(Home(Path(sys.argv[1]))))
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(home.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert {process.communicate(timeout=30)[0] for process in processes} == {f"{load_identity(home)}\n"}
+
+
+def test_whoever_comes_second_takes_what_the_first_made(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.telemetry.mkdir(parents=True)
+    waiting = threading.Event()
+
+    class Watched(files.FileLock):
+        def __enter__(self) -> files.FileLock:
+            waiting.set()
+            return super().__enter__()
+
+    first = files.FileLock(home.telemetry / "identity.lock")
+    first.acquire()
+    monkeypatch.setattr(files, "FileLock", Watched)
+    found: list[object] = []
+    second = threading.Thread(target=lambda: found.append(ensure_identity(home)))
+    second.start()
+    assert waiting.wait(10)
+    home.salt.write_text("ab" * 32)
+    home.install_id.write_text(str(uuid.UUID(int=7)))
+    first.release()
+    second.join(10)
+    assert found == [load_identity(home)]
+    assert home.salt.read_text() == "ab" * 32

@@ -1,0 +1,387 @@
+"""Whatever is done to a spool, in whatever order and from two connections: a simple model says the same of it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cmdorc_telemetry.spool import Spool
+from cmdorc_telemetry.types import EventResult, Gated, Lease, Row, View
+
+NAMES = ("one", "two", "three")
+SOURCES = ("here", "there")
+SEGMENTS = [f"s{number}" for number in range(9)]
+KINDS = (None, frozenset({("s@1", "a")}), frozenset({("s@1", "b")}), frozenset({("s@1", "a"), ("s@1", "b")}))
+STATUSES = ("accepted", "accepted", "duplicate", "retry", "retry", "rejected", "set-aside", "withdrawn", "unnamed")
+START = 1_000_000
+
+
+@dataclass
+class Target:
+    """A destination, as simple as can be: sets of numbers instead of a cursor where possible."""
+
+    view: View
+    cursor: int
+    injected: bool = False
+    removed: bool = False
+    recorded: int = 0
+    acked: int = 0
+    held: dict[int, tuple[str, int, float]] = field(default_factory=dict)
+    """seq → state, tries, next try."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    until: float = 0.0
+    failures: int = 0
+
+
+@dataclass
+class Model:
+    rows: dict[int, Row] = field(default_factory=dict)
+    last: int = 0
+    offsets: dict[str, int | None] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
+
+    def waiting(self, target: Target) -> list[int]:
+        return [seq for seq, row in self.rows.items() if seq > target.cursor and wants(target.view, row)]
+
+    def present(self) -> list[Target]:
+        return [target for target in self.targets.values() if not target.removed]
+
+    def trim(self) -> None:
+        floor = min((target.cursor for target in self.present()), default=0)
+        kept = {seq for target in self.present() for seq in target.held}
+        self.rows = {seq: row for seq, row in self.rows.items() if seq > floor or seq in kept}
+
+    def give_up(self, target: Target, reason: str) -> None:
+        target.dropped[reason] += len(self.waiting(target)) + len(target.held)
+        target.held.clear()
+        target.removed = True
+
+    def place(self, view: View) -> None:
+        target = self.targets.get(view.name)
+        if target is None:
+            self.targets[view.name] = Target(view, self.last)
+            return
+        if not target.removed and target.view.identity != view.identity:
+            self.give_up(target, "destination-changed")
+        if target.removed:
+            target.removed, target.cursor = False, self.last
+        else:
+            before = set(self.waiting(target))
+            now = {seq for seq, row in self.rows.items() if seq > target.cursor and wants(view, row)}
+            target.recorded += len(now - before)
+            gone = [seq for seq in target.held if not wants(view, self.rows[seq])]
+            target.dropped["destination-changed"] += len(before - now) + len(gone)
+            for seq in gone:
+                del target.held[seq]
+        target.view = view
+
+    def lease(self, target: Target, now: float, count: int) -> tuple[list[int], int]:
+        due = sorted(seq for seq, (state, _, until) in target.held.items() if state == "retry" and until <= now)
+        items, upto = due[:count], target.cursor
+        for seq in sorted(seq for seq in self.rows if seq > target.cursor):
+            if wants(target.view, self.rows[seq]):
+                if len(items) >= count:
+                    break
+                items.append(seq)
+            upto = seq
+        return items, upto
+
+    def enter(self, target: Target, seq: int, status: str, tries: int, until: float) -> None:
+        target.held.pop(seq, None)
+        if status in ("accepted", "duplicate"):
+            target.acked += 1
+        elif status in ("retry", "unnamed"):
+            target.held[seq] = ("retry", tries + 1, until)
+        elif status == "set-aside":
+            target.held[seq] = ("dead", tries + 1, until)
+        else:
+            target.dropped["withdrawn-consent" if status == "withdrawn" else "rejected-by-server"] += 1
+
+
+def wants(view: View, row: Row) -> bool:
+    return view.wants(row.spec, row.event, row.shared is not None, row.source)
+
+
+def outcome(status: str) -> EventResult | None:
+    match status:
+        case "set-aside":
+            return EventResult("", "rejected", "set-aside: no good")
+        case "withdrawn":
+            return EventResult("", "rejected", "withdrawn-consent")
+        case "rejected":
+            return EventResult("", "rejected", "not for me")
+        case "unnamed":
+            return None
+        case _:
+            return EventResult("", status)  # type: ignore[arg-type]
+
+
+rows = st.lists(
+    st.tuples(st.sampled_from("ab"), st.booleans(), st.sampled_from(SOURCES), st.integers(-50, 0)),
+    min_size=1,
+    max_size=5,
+)
+
+
+class SpoolMachine(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="spool"))
+        self.spools = [Spool(self.folder / "spool.db"), Spool(self.folder / "spool.db")]
+        self.model = Model()
+        self.now = START
+        self.leases: list[Lease] = []
+        self.injected = 0
+        self.register(0, [View(name="one", identity="x"), View(name="two", identity="x", audience="private")])
+
+    def teardown(self) -> None:
+        for spool in self.spools:
+            spool.close()
+        shutil.rmtree(self.folder)
+
+    @rule(
+        which=st.integers(0, 1),
+        segment=st.sampled_from(SEGMENTS),
+        of=rows,
+        stale=st.sampled_from((0, 0, 0, 0, 0, 1, -10)),
+        more=st.sampled_from((0, 0, 2)),
+        unreadable=st.sampled_from((0, 0, 1)),
+        source=st.sampled_from(SOURCES),
+        linked=st.sampled_from((True, True, True, True, False)),
+    )
+    def take_in(
+        self,
+        which: int,
+        segment: str,
+        of: list[tuple[str, bool, str, int]],
+        stale: int,
+        more: int,
+        unreadable: int,
+        source: str,
+        linked: bool,
+    ) -> None:
+        model = self.model
+        known = model.offsets.get(segment, 0)
+        before = (known or 0) + stale
+        new = [
+            Row(spec="s@1", event=event, version=1, at=self.now + age, generation="g", source=source,
+                private=b"{}", shared=b"{}" if shared else None)
+            for event, shared, _, age in of
+        ]  # fmt: skip
+        told = model.losses.get(segment, 0) + more
+        done = self.spools[which].take_in(
+            segment, Gated(rows=tuple(new), unreadable=unreadable), before=before, after=before + 10,
+            drops={"storage-failed": told}, source=source, still_there=lambda: linked,
+        )  # fmt: skip
+        assert done == (known is not None and before == known and linked)
+        if not done:
+            return
+        model.offsets[segment], model.losses[segment] = before + 10, told
+        for row in new:
+            model.last += 1
+            model.rows[model.last] = row
+        for target in model.present():
+            if target.view.source in (None, source):
+                target.recorded += sum(wants(target.view, row) for row in new) + more + unreadable
+                target.dropped["storage-failed"] += more
+                target.dropped["corrupt"] += unreadable
+
+    @rule(which=st.integers(0, 1), segment=st.sampled_from(SEGMENTS))
+    def finish(self, which: int, segment: str) -> None:
+        self.spools[which].finish(segment, self.now)
+        if segment in self.model.offsets:
+            self.model.offsets[segment] = None
+        expected = self.model.offsets.get(segment, 0)
+        assert self.spools[1 - which].offset(segment) == expected
+
+    @rule(
+        which=st.integers(0, 1),
+        name=st.sampled_from(NAMES),
+        audience=st.sampled_from(("shared", "private")),
+        kinds=st.sampled_from(KINDS),
+        identity=st.sampled_from("xxxxy"),
+    )
+    def add_or_change(
+        self, which: int, name: str, audience: str, kinds: frozenset[tuple[str, str]] | None, identity: str
+    ) -> None:
+        view = View(name=name, audience=audience, kinds=kinds, identity=identity)  # type: ignore[arg-type]
+        self.register(which, [*(each for each in self.views() if each.name != name), view])
+
+    @rule(
+        which=st.integers(0, 1),
+        name=st.sampled_from(NAMES),
+        withdrawn=st.sampled_from(((), ("one",), NAMES)),
+        lives=st.sampled_from((True, True, False)),
+    )
+    def remove(self, which: int, name: str, withdrawn: tuple[str, ...], lives: bool) -> None:
+        self.register(which, [each for each in self.views() if each.name != name], withdrawn, lives)
+
+    def views(self) -> list[View]:
+        return [target.view for target in self.model.present() if not target.injected]
+
+    def register(self, which: int, views: list[View], withdrawn: tuple[str, ...] = (), lives: bool = True) -> None:
+        model = self.model
+        self.spools[which].register(views, withdrawn=withdrawn, owner_lives=lambda owner: lives)
+        for view in views:
+            model.place(view)
+        for name, target in model.targets.items():
+            if target.removed or name in {view.name for view in views} or (target.injected and lives):
+                continue
+            reason = "withdrawn-consent" if name in withdrawn else "destination-removed"
+            model.give_up(target, "reporter-gone" if target.injected else reason)
+        model.trim()
+
+    @precondition(lambda self: self.injected < 2)
+    @rule(which=st.integers(0, 1), source=st.sampled_from(SOURCES))
+    def adopt(self, which: int, source: str) -> None:
+        self.injected += 1
+        view = View(name=f"code-{self.injected}", identity="code", source=source)
+        self.spools[which].adopt(view, "owner")
+        self.model.targets[view.name] = Target(view, self.model.last, injected=True)
+
+    @precondition(lambda self: self.injected)
+    @rule(which=st.integers(0, 1), data=st.data())
+    def abandon(self, which: int, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from([f"code-{number + 1}" for number in range(self.injected)]))
+        self.spools[which].abandon(name, "reporter-gone")
+        target = self.model.targets[name]
+        if not target.removed:
+            self.model.give_up(target, "reporter-gone")
+            self.model.trim()
+
+    @precondition(lambda self: self.model.rows)
+    @rule(which=st.integers(0, 1), data=st.data(), count=st.integers(1, 4), at_once=st.booleans())
+    def send(self, which: int, data: st.DataObject, count: int, at_once: bool) -> None:
+        given = len(self.leases)
+        self.lease(which, data.draw(st.sampled_from(sorted(self.model.targets))), count)
+        if at_once and len(self.leases) > given:
+            self.settle(which, data, self.leases[-1], again=data.draw(st.integers(0, 4)) == 0)
+
+    def lease(self, which: int, name: str, count: int) -> None:
+        lease = self.spools[which].lease(name, self.now, count=count)
+        target = self.model.targets[name]
+        if target.removed:
+            assert lease is None
+            return
+        items, upto = self.model.lease(target, self.now, count)
+        assert [item.seq for item in lease.items] == items if lease else not items
+        if lease is None:
+            if upto > target.cursor:
+                target.cursor = upto
+                self.model.trim()
+            return
+        assert lease.upto == upto
+        assert [item.row for item in lease.items] == [self.model.rows[seq] for seq in items]
+        assert [item.tries for item in lease.items] == [target.held.get(seq, ("", 0, 0))[1] for seq in items]
+        self.leases.append(lease)
+
+    @precondition(lambda self: self.leases)
+    @rule(which=st.integers(0, 1), data=st.data(), again=st.sampled_from((False, False, True)))
+    def settle_late(self, which: int, data: st.DataObject, again: bool) -> None:
+        self.settle(which, data, data.draw(st.sampled_from(self.leases)), again)
+
+    def settle(self, which: int, data: st.DataObject, lease: Lease, again: bool) -> None:
+        model = self.model
+        statuses = {item.seq: data.draw(st.sampled_from(STATUSES)) for item in lease.items}
+        outcomes = {seq: found for seq, status in statuses.items() if (found := outcome(status))}
+        self.spools[which].settle(lease, outcomes, self.now, pause=lambda tries: 10.0 * tries, answer={"n": self.now})
+        if not again:
+            self.leases.remove(lease)
+        target = model.targets[lease.destination]
+        if target.removed:
+            return
+        tries = {item.seq: item.tries for item in lease.items}
+        new = [seq for seq in model.waiting(target) if seq <= lease.upto]
+        for seq in [seq for seq in tries if tries[seq] and seq in target.held] + new:
+            status = statuses.get(seq, "unnamed")  # what it takes only since the lease comes again
+            model.enter(target, seq, status, tries.get(seq, 0), self.now + 10.0 * tries.get(seq, 0))
+        target.cursor = max(target.cursor, lease.upto)
+        target.failures, target.until = 0, 0.0
+        model.trim()
+
+    @precondition(lambda self: self.model.targets)
+    @rule(which=st.integers(0, 1), data=st.data(), seconds=st.integers(1, 30))
+    def postpone(self, which: int, data: st.DataObject, seconds: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.model.targets)))
+        self.spools[which].postpone(name, self.now + seconds, "x" * 600)
+        self.model.targets[name].failures += 1
+        self.model.targets[name].until = self.now + seconds
+        assert self.spools[1 - which].state(name) == (self.model.targets[name].failures, self.now + seconds)
+
+    @rule(which=st.integers(0, 1))
+    def hurry(self, which: int) -> None:
+        self.spools[which].hurry()
+        for target in self.model.targets.values():
+            target.until, target.failures = 0.0, 0
+            target.held = {
+                seq: (state, tries, 0.0 if state == "retry" else until)
+                for seq, (state, tries, until) in target.held.items()
+            }
+
+    @rule(seconds=st.integers(1, 40))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(which=st.integers(0, 1), seconds=st.integers(20, 60), most=st.sampled_from((3, 6, 99)))
+    def expire(self, which: int, seconds: int, most: int) -> None:
+        model = self.model
+        self.spools[which].expire(self.now, days=seconds / 86_400, rows=most)
+        limit = int(self.now - seconds / 86_400 * 86_400.0)
+        old = {seq for seq, row in model.rows.items() if row.at < limit}
+        self.expel(old, "expired")
+        self.expel(set(sorted(model.rows)[: max(len(model.rows) - most, 0)]), "spool-full")
+        model.trim()
+
+    def expel(self, gone: set[int], reason: str) -> None:
+        for target in self.model.present():
+            lost = gone & set(self.model.waiting(target))
+            held = gone & set(target.held)
+            target.dropped[reason] += len(lost) + len(held)
+            for seq in held:
+                del target.held[seq]
+        for seq in gone:
+            del self.model.rows[seq]
+
+    @rule(which=st.integers(0, 1))
+    def reopen(self, which: int) -> None:
+        epoch = self.spools[which].epoch
+        self.spools[which].close()
+        self.spools[which] = Spool(self.folder / "spool.db")
+        assert self.spools[which].epoch == epoch
+
+    @invariant()
+    def agree(self) -> None:
+        for spool in self.spools:
+            ledgers = spool.ledger()
+            assert set(ledgers) == set(self.model.targets)
+            for name, ledger in ledgers.items():
+                target = self.model.targets[name]
+                pending = 0 if target.removed else len(self.model.waiting(target)) + len(target.held)
+                assert ledger.recorded == ledger.acknowledged + ledger.pending + sum(ledger.dropped.values())
+                assert ledger.recorded == target.recorded
+                assert ledger.acknowledged == target.acked
+                assert ledger.pending == pending
+                assert ledger.set_aside == sum(state == "dead" for state, _, _ in target.held.values())
+                assert dict(ledger.dropped) == {reason: n for reason, n in target.dropped.items() if n}
+                assert spool.drops(name) == dict(ledger.dropped)
+                assert ledger.removed == target.removed
+                due = [until for state, _, until in target.held.values() if state == "retry"]
+                assert spool.retry_at(name) == min(due, default=None)
+        with closing(sqlite3.connect(self.folder / "spool.db")) as db:
+            assert [seq for (seq,) in db.execute("SELECT seq FROM event ORDER BY seq")] == sorted(self.model.rows)
+
+
+SpoolMachine.TestCase.settings = settings(
+    max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestSpool = SpoolMachine.TestCase
