@@ -81,7 +81,8 @@ def test_every_event_arrives_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         # Most die before they would start to deliver; some while they do.
         moments = [chance.uniform(0, 1.2 if number % 10 == 0 else 0.1) for number in range(KILLS)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            returned = sum(pool.map(lambda n: capture_until_killed(n, moments[n], environ), range(KILLS)), [])
+            captured = pool.map(lambda n: capture_until_killed(n, moments[n], environ), range(KILLS))
+            returned = [serial for serials in captured for serial in serials]
         monkeypatch.setenv("CMDORC_HOME", str(home.root))
         telemetry = Telemetry.start()
         assert telemetry.flush(120)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from subjects import SUBJECTS, Subject  # noqa: E402
+from subjects import SUBJECTS, Subject
 
 ROUNDS = 5
 BURST = 4000
