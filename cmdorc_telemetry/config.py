@@ -124,6 +124,8 @@ class TelemetryConfig:
     specs: tuple[Path, ...] = ()
     source: Path | None = None
     """The file it was read from."""
+    unsaid: frozenset[str] = frozenset()
+    """Which of ``enabled`` and ``level`` that file does not mention: these lower nothing."""
 
     def __post_init__(self) -> None:
         where = self.source or "TelemetryConfig"
@@ -162,8 +164,16 @@ class Layer:
         """A ``config=`` argument as a layer."""
         if config is None:
             return cls()
-        return cls(config.source, config.enabled, config.level, config.plugins, config.destinations,
-                   config.settings, config.specs, asks=True)  # fmt: skip
+        return cls(
+            config.source,
+            None if "enabled" in config.unsaid else config.enabled,
+            None if "level" in config.unsaid else config.level,
+            config.plugins,
+            config.destinations,
+            config.settings,
+            config.specs,
+            asks=True,
+        )
 
 
 def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -399,4 +409,5 @@ def load_telemetry_config(path: str | Path) -> TelemetryConfig:
         settings=layer.settings,
         specs=layer.specs,
         source=path,
+        unsaid=frozenset(name for name in ("enabled", "level") if getattr(layer, name) is None),
     )

@@ -12,6 +12,7 @@ import os
 import signal
 from asyncio.subprocess import Process
 from contextlib import suppress
+from typing import Any
 
 import cmdorc
 
@@ -79,8 +80,17 @@ class LiveExecutor(cmdorc.LocalSubprocessExecutor):
 
     async def _kill_process(self, process: Process) -> None:
         # What has left the process group may hold the pipe for ever: it is not waited for.
-        process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+        _transport(process).get_pipe_transport(1).close()
         await super()._kill_process(process)
+
+    async def cleanup(self) -> None:
+        """End all runs, as cmdorc does, and their transports: asyncio complains of those that outlive its loop."""
+        await super().cleanup()
+        for process in self._spawned.values():
+            process.kill()  # cmdorc forgets one whose latest_run.toml could not be written
+            _transport(process).get_pipe_transport(1).close()
+            await process.wait()
+            _transport(process).close()
 
     def kill(self) -> None:
         """SIGKILL to everything that runs, without waiting."""
@@ -115,6 +125,10 @@ class LiveExecutor(cmdorc.LocalSubprocessExecutor):
         if process.returncode is not None and process.returncode < 0:
             return f"was killed by {_signal_name(-process.returncode)}"
         return f"failed with exit code {process.returncode}" if process.returncode else f"failed: {result.error}"
+
+
+def _transport(process: Process) -> Any:
+    return process._transport  # type: ignore[attr-defined]  # there is no public way to it
 
 
 def _reach_group(process: Process) -> None:

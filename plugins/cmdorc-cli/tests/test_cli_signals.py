@@ -40,7 +40,7 @@ def test_the_next_name_is_not_run_after_a_signal(project) -> None:
 
 def test_a_second_signal_kills_at_once(project) -> None:
     alive = project.fifo("alive")
-    stubborn = "trap '' TERM; exec 3> alive; echo up; while :; do sleep 60; done"
+    stubborn = "trap '' TERM; exec 3> alive; echo up; sleep 60; true"
     project.commands(f'name = "Stubborn"\ncommand = "{stubborn}"')
     process = project.start("run", "Stubborn")
     with alive.open("rb") as gone:
@@ -68,7 +68,7 @@ def test_a_second_signal_ends_it_where_nobody_reads_what_is_written(project, unt
 
 
 def test_what_ignores_sigterm_is_killed_in_the_end(project) -> None:
-    stubborn = "trap '' TERM; echo up; while :; do sleep 60; done"
+    stubborn = "trap '' TERM; echo up; sleep 60; true"
     project.commands(f'name = "Stubborn"\ncommand = "{stubborn}"')
     process = project.start("run", "Stubborn")
     process.stdout.readline()
@@ -92,6 +92,17 @@ def test_a_reader_that_goes_ends_it_quietly(project) -> None:
     process = project.start("run", "Yes")
     assert process.stdout.read(4) == b"y\ny\n"
     process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+def test_a_reader_that_goes_before_a_little_more_comes_ends_it_as_quietly(project) -> None:
+    gate = project.fifo("gate")
+    project.commands('name = "A"\ncommand = "echo up; read _ < gate; echo more; sleep 60"')
+    process = project.start("run", "A")
+    assert process.stdout.readline() == b"up\n"
+    process.stdout.close()
+    gate.write_text("\n")
     assert process.stderr.read() == b""
     assert process.wait() == 141
 

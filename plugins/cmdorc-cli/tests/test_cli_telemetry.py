@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -89,7 +91,7 @@ def test_the_end_of_the_session_is_seen_after_ctrl_c_too(probe) -> None:
     probe.commands('name = "Long"\ncommand = "echo up; sleep 60"')
     process = probe.start("run", "Long")
     process.stdout.readline()
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     assert lines(probe, "hooks.jsonl")[1:] == [
         {"hook": "completed", "name": "Long", "state": "cancelled"},
@@ -119,6 +121,21 @@ def test_flush_says_when_the_time_was_too_short(probe) -> None:
     assert done.stderr.splitlines()[-1] == (
         "cmdorc: telemetry: not everything was sent within 1 s. A later process sends the rest."
     )
+
+
+def test_ctrl_c_ends_a_flush(probe, until) -> None:
+    opt_in(probe)
+    method = "async def report(self, event, payload):"
+    slow = PROBE.replace(method, f'{method}\n        note("sending"); await asyncio.sleep(9)')
+    probe.write("import asyncio\n" + slow, "site/probe.py")
+    probe.commands(ECHO)
+    process = probe.start("run", "A", "--flush", "60")
+    until(lambda: {"hook": "sending"} in lines(probe, "hooks.jsonl"))
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert time.monotonic() - began < 5
+    assert (process.stdout.read(), process.stderr.read()) == (b"a\n", b"")
 
 
 @pytest.mark.parametrize("args", [("run", "A"), ("trigger", "go")])
@@ -174,6 +191,14 @@ def test_a_broken_file_of_the_user_stops_nothing(project) -> None:
     done = project.run("run", "A")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (0, "a\n", 1)
     assert "is not valid TOML" in done.stderr
+
+
+def test_the_commands_of_telemetry_are_there(project) -> None:
+    assert "telemetry" in project.run("--help").stdout
+    for args in (("telemetry", "--help"), ("telemetry", "status")):
+        done = project.run(*args)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: cmdorc telemetry" in project.run("telemetry", "--help").stdout
 
 
 WATCHED = """
