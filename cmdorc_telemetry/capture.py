@@ -256,6 +256,10 @@ class Capture:
         return valid
 
 
+def _completed(run: Any) -> CompletedRun:
+    return run if isinstance(run, CompletedRun) else CompletedRun.from_result(run)
+
+
 class TelemetryPayloadBuilder:
     """Payloads as a shared destination gets them at ``level``. Pure: the same input gives the same payload.
 
@@ -275,10 +279,9 @@ class TelemetryPayloadBuilder:
         """``orchestrator_started``."""
         return self.build_payload("orchestrator_started", startup_properties(session, self._hasher), now=now)
 
-    def build_command_completed_payload(
-        self, run: CompletedRun, manual: bool | None = None, *, now: float
-    ) -> dict[str, Any]:
-        """``command_completed``; ``manual`` overrides what the run says."""
+    def build_command_completed_payload(self, run: Any, manual: bool | None = None, *, now: float) -> dict[str, Any]:
+        """``command_completed`` of a ``CompletedRun`` or of cmdorc's own result; ``manual`` overrides what it says."""
+        run = _completed(run)
         if manual is not None:
             run = msgspec.structs.replace(run, manual=manual)
         return self.build_payload("command_completed", completed_properties(run, self._hasher), now=now)
@@ -287,13 +290,11 @@ class TelemetryPayloadBuilder:
         """``trigger_fired`` for one trigger alone; empty where the level shares nothing of it."""
         return self.build_payload("trigger_fired", trigger_properties(trigger, self._hasher), now=now)
 
-    def build_shutdown_payload(
-        self, session: Session, runs: Collection[CompletedRun] = (), *, now: float
-    ) -> dict[str, Any]:
-        """``orchestrator_stopped`` after ``runs``."""
+    def build_shutdown_payload(self, session: Session, runs: Collection[Any] = (), *, now: float) -> dict[str, Any]:
+        """``orchestrator_stopped`` after ``runs``, each a ``CompletedRun`` or cmdorc's own result."""
         statistics = SessionStatistics()
         for run in runs:
-            statistics.add_run(run)
+            statistics.add_run(_completed(run))
         return self.build_payload("orchestrator_stopped", statistics.properties(session), now=now)
 
     def build_payload(self, name: str, properties: Mapping[str, Any], *, now: float) -> dict[str, Any]:

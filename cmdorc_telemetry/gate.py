@@ -19,25 +19,33 @@ from .spec import Event as Declared
 from .types import Captured, Event, Gated, Row
 
 
+class _EventBody(msgspec.Struct):
+    event_id: str
+    timestamp: str
+
+
 class _Trigger(msgspec.Struct):
     session_id: str
     name: str
     outcome: str
     chain_depth: int
     runs_started: int
+    hash: str = ""
 
 
-class _TriggerBody(msgspec.Struct):
+class _TriggerBody(_EventBody):
     trigger: _Trigger
 
 
-_trigger = msgspec.json.Decoder(_TriggerBody)
+_bodies = {"event": msgspec.json.Decoder(_EventBody), "trigger": msgspec.json.Decoder(_TriggerBody)}
+"""What every private body has: without it, no destination could tell events apart, or when they were."""
 
 LevelOf = Callable[[str, str], Level | None]
 """(generation, spec name) → the level at which such an event may be shared; None for not at all."""
 Anonymizer = Callable[[Event], Mapping[str, Any]]
-_FIXED = frozenset({"event", "event_id", "spec", "level", "sampling_rate"})
-"""What says which event it is, and how it was shared: no anonymizer's business."""
+_FIXED = frozenset({"event", "spec", "level", "sampling_rate"})
+"""What says what kind of event it is, and how it was shared: no anonymizer's business. The id is: its time has to be
+generalised together with the timestamp."""
 _NEEDED = ("event", "event_id", "spec", "level", "anonymous_install_id", "timestamp")
 """Without these nobody could do anything with a body."""
 _MINUTE = 60
@@ -85,9 +93,8 @@ class Gate:
             try:
                 record.decode()
                 each = _captured.decode(record)
-                if each.kind == "trigger":
-                    _trigger.decode(each.body)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+                _bodies[each.kind].decode(each.body)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 unreadable += 1
                 continue
             if 0 <= each.at < _MOST and 0 <= each.version < _MOST:

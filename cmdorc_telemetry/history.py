@@ -20,6 +20,7 @@ from .types import Batch, BatchEvent, BatchResult
 
 NAME = "history"
 KEEP_SECONDS = 400 * 86_400
+_MOST = 2**53
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event(id TEXT PRIMARY KEY, at INTEGER NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
     command TEXT, state TEXT, duration_ms INTEGER) WITHOUT ROWID;
@@ -73,9 +74,11 @@ class HistoryReporter(TelemetryReporter):
         for each in batch.events:
             body = msgspec.json.decode(each.body, type=_Body)
             command, state, duration = body.command_name, body.state, body.duration_ms
+            if not isinstance(duration, int | float) or abs(duration) > _MOST:
+                duration = None
             rows.append((
                 each.event_id, body.timestamp, each.event, each.body, command if isinstance(command, str) else None,
-                state if isinstance(state, str) else None, duration if isinstance(duration, int | float) else None,
+                state if isinstance(state, str) else None, duration,
             ))  # fmt: skip
         with closing(connect(Path(self.settings.path))) as db, db:
             db.executemany(

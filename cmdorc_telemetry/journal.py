@@ -209,18 +209,18 @@ class Journal:
         A thread may be about to write to the old one, so the new file takes over its descriptor's number;
         where there is none yet, threads that begin at once settle on the first.
         """
-        new, path = self._create()
         fd = self._fd
-        if fd >= 0:
-            os.dup2(new, fd, inheritable=False)
-            os.close(new)
-        else:
+        new, path = self._create()
+        if fd < 0:
             fd, winner = self._held.setdefault(None, (new, path))
             if fd != new:
                 path.unlink(missing_ok=True)
                 os.close(new)
+                self._fd, self._path = fd, winner
                 return fd
-            path = winner
+        elif fd != new:  # they are the same where a host had closed it
+            os.dup2(new, fd, inheritable=False)
+            os.close(new)
         self._drops, self.lost = self.lost, {}
         self._fd, self._path, self._size = fd, path, HEADER
         return fd

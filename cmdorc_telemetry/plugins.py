@@ -180,8 +180,7 @@ class PluginHost:
         except BaseException as fault:
             if not _caught(fault):
                 raise
-            if self._manager.has_plugin(name):
-                self._manager.unregister(name=name)
+            self._manager.unregister(name=name)
             what = " ".join(str(fault).split())
             self.fail(name, f"breaks the hook rules: {what}", "correct the hookimpl")
             return

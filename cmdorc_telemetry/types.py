@@ -7,12 +7,14 @@ values for local use; a reporter never sees one, only a :class:`Batch` of bodies
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, field
 
 RunState = Literal["pending", "running", "success", "failed", "cancelled"]
+FINAL = ("success", "failed", "cancelled")
 TriggerOutcome = Literal["ran", "nothing", "cycle", "refused"]
 EventStatus = Literal["accepted", "duplicate", "rejected", "retry"]
 Audience = Literal["shared", "private"]
@@ -62,6 +64,25 @@ class CompletedRun(Struct, frozen=True, kw_only=True):
     cwd: str | None = None
     """Working directory of the command; None where it was the orchestrator's own."""
     session_id: str = ""
+
+    @classmethod
+    def from_result(cls, result: Any) -> CompletedRun:
+        """What cmdorc's own ``RunResult``, or whatever has its attributes, says of a run by itself."""
+        state = getattr(result.state, "value", result.state)
+        duration, error, resolved = result.duration, result.error, result.resolved_command
+        return cls(
+            run_id=result.run_id,
+            command_name=result.command_name,
+            state=state,
+            final=state in FINAL,
+            duration=duration.total_seconds() if isinstance(duration, timedelta) else duration or 0.0,
+            manual=result.trigger_event is None,
+            trigger_event=result.trigger_event,
+            trigger_chain=tuple(result.trigger_chain),
+            timed_out=state == "failed" and isinstance(error, str) and error.startswith("Command timed out after"),
+            arg_count=max(0, len(resolved.command.split()) - 1) if resolved is not None else 0,
+            cwd=resolved.cwd if resolved is not None else None,
+        )
 
 
 class Trigger(Struct, frozen=True, kw_only=True):

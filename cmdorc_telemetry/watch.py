@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from . import clock
 from .types import CompletedRun, Session, Trigger, TriggerOutcome
@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 MARKS = ("mark_running", "mark_success", "mark_failed", "mark_cancelled")
 """Methods of a result that change its state; all but the first finalise it."""
-FINAL = ("success", "failed", "cancelled")
 
 _log = logging.getLogger("cmdorc_telemetry")
 
@@ -201,20 +200,10 @@ class Run:
         self.unhook()
         if self.ended is None:
             self.ended, self.concurrent = clock.monotonic(), watch.live
-        state, resolved, error = result.state.value, result.resolved_command, result.error
-        run = CompletedRun(
-            run_id=result.run_id,
-            command_name=result.command_name,
-            state=state,
-            final=state in FINAL,
+        run = structs.replace(
+            CompletedRun.from_result(result),
             duration=self.ended - self.began if self.began is not None else 0.0,
-            manual=result.trigger_event is None,
-            trigger_event=result.trigger_event,
-            trigger_chain=tuple(result.trigger_chain),
             concurrent_runs=self.concurrent,
-            timed_out=state == "failed" and isinstance(error, str) and error.startswith("Command timed out after"),
-            arg_count=max(0, len(resolved.command.split()) - 1) if resolved is not None else 0,
-            cwd=resolved.cwd if resolved is not None else None,
             session_id=watch.session_id,
         )
         watch.fire("cmdorc_completed", run)

@@ -304,6 +304,8 @@ def test_levels_are_ordered() -> None:
             assert (low < high) == (levels.index(low) < levels.index(high))
             assert (low <= high) == (levels.index(low) <= levels.index(high))
     assert TelemetryLevel.parse(TelemetryLevel.DEBUG, "x", "y") is TelemetryLevel.DEBUG
+    with pytest.raises(ConfigError, match=f"^x: y: found 5; expected one of {LEVELS}$"):
+        TelemetryLevel.parse(5, "x", "y")
 
 
 def test_home_is_in_the_home_directory_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

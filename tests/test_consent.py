@@ -563,6 +563,25 @@ def test_what_holds_for_one_program_or_project_can_be_left_out(environ: dict[str
     assert situation.policy(spec="acme.app").record is False
 
 
+@pytest.mark.parametrize(
+    ("config", "share"),
+    [
+        (TelemetryConfig(enabled=True, level=MINIMAL), MINIMAL),
+        (TelemetryConfig(enabled=True, level=STANDARD), STANDARD),
+        (TelemetryConfig(level=STANDARD), OFF),
+    ],
+)
+def test_an_argument_lowers_for_its_program_alone(
+    config: TelemetryConfig, share: TelemetryLevel, environ: dict[str, str], home: Home
+) -> None:
+    save_grant(home, CORE_SPEC, YES)
+    situation = Situation.read(environ, config=config)
+    for each in (situation, situation.again()):
+        assert each.policy().share is share
+        assert each.policy().record is config.enabled
+        assert each.policy(layered=False).share is STANDARD
+
+
 def test_an_operators_file_counts_where_nobody_decided(environ: dict[str, str], home: Home) -> None:
     home.config.write_text("[telemetry]\nplugins = ['mine']")
     path = operators_file(environ, "plugins = ['theirs']\nlevel = 'minimal'")

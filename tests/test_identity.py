@@ -56,6 +56,15 @@ def test_a_salt_that_is_too_short_is_none(home: Home) -> None:
     home.salt.write_text("00" * 15)
     assert load_identity(home) is None
     assert len(ensure_identity(home).salt) == 32
+    home.salt.write_text("00" * 16)
+    assert load_identity(home) == ensure_identity(home)
+
+
+def test_an_identity_that_is_there_is_read_without_a_lock(home: Home) -> None:
+    made = ensure_identity(home)
+    (home.telemetry / "identity.lock").unlink()
+    assert ensure_identity(home) == made
+    assert not (home.telemetry / "identity.lock").exists()
 
 
 @pytest.mark.parametrize(

@@ -366,15 +366,6 @@ def test_an_event_whose_own_fields_all_wait_is_not_shared() -> None:
     assert shapes.shared("cmdorc.core@1", name, "minimal", frozenset(own - {"has_triggers"})) is not None
 
 
-@pytest.mark.parametrize(
-    "name", ["event", "event_id", "anonymous_install_id", "timestamp", "spec", "level", "sampling_rate"]
-)
-def test_nothing_is_shared_without_the_fields_that_say_what_it_is(name: str) -> None:
-    shapes = Shapes([load_spec(CORE)])
-    assert shapes.shared("cmdorc.core@1", "command_completed", "debug", frozenset({name})) is None
-    assert shapes.shared("cmdorc.core@1", "command_completed", "debug", frozenset({"os", "arch"})) is not None
-
-
 @pytest.mark.parametrize("first", [None, *LEVELS])
 @pytest.mark.parametrize("second", [None, *LEVELS])
 def test_the_lesser_of_two_levels(first: Level | None, second: Level | None) -> None:

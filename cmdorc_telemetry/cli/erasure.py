@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 
+from .. import clock
 from ..config import DestinationConfig
 from ..consent import Policy, allowed_destinations
 from ..errors import StorageError, TelemetryError
@@ -32,9 +33,13 @@ def erase(machine: Machine) -> Iterator[tuple[str, bool]]:
     agreed, _ = allowed_destinations(trusted, pipeline.grant, pipeline.configured)
     told: dict[str, tuple[str, bool]] = {}
     present = [to for to in agreed if to.plugin in pipeline.classes]
-    asking = threading.Thread(target=_ask_all, args=(machine, present, identity.install_id, told), daemon=True)
-    asking.start()
-    asking.join(ERASE_SECONDS + 1)
+    threads = [threading.Thread(target=_ask, args=(machine, to, identity.install_id, told), daemon=True)
+               for to in present]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    deadline = clock.monotonic() + ERASE_SECONDS + 0.5
+    for thread in threads:
+        thread.join(max(deadline - clock.monotonic(), 0))
     for to in agreed:
         if to in present:
             text, good = told.get(to.name, ("gave no answer in time", False))
@@ -43,34 +48,25 @@ def erase(machine: Machine) -> Iterator[tuple[str, bool]]:
         yield f"{to.name}: {text}" + ("" if good else f". The install was {identity.install_id}"), good
 
 
-def _ask_all(
-    machine: Machine, destinations: list[DestinationConfig], install_id: str, told: dict[str, tuple[str, bool]]
-) -> None:
-    """On a thread of its own: what a reporter does may hang in ways that no loop can end."""
+def _ask(machine: Machine, to: DestinationConfig, install_id: str, told: dict[str, tuple[str, bool]]) -> None:
+    """On a thread for each: what a reporter does may hang in ways that no loop can end."""
 
-    async def ask(to: DestinationConfig) -> None:
+    async def ask() -> tuple[str, bool]:
+        reporter = make_reporter(machine.pipeline.classes[to.plugin], to, machine.situation.environ)
         try:
-            reporter = make_reporter(machine.pipeline.classes[to.plugin], to, machine.situation.environ)
-            told[to.name] = await asyncio.wait_for(_ask(reporter, install_id), ERASE_SECONDS)
-        except asyncio.TimeoutError:
-            pass
-        except TelemetryError as fault:
-            told[to.name] = (f"did not erase: {fault}", False)
-        except (Exception, SystemExit) as fault:
-            told[to.name] = (f"did not erase: {type(fault).__name__}: {fault}", False)
-
-    async def all_of_them() -> None:
-        await asyncio.gather(*map(ask, destinations))
-
-    asyncio.run(all_of_them())
-
-
-async def _ask(reporter: TelemetryReporter, install_id: str) -> tuple[str, bool]:
-    try:
-        if await reporter.erase([install_id]):
-            return "erased what it held of this install", True
+            if await asyncio.wait_for(reporter.erase([install_id]), ERASE_SECONDS):
+                return "erased what it held of this install", True
+        finally:
+            await reporter.close()
         if type(reporter).erase is TelemetryReporter.erase:
             return "has no way to erase what it was sent", True
         return "did not confirm that it erased this install", False
-    finally:
-        await reporter.close()
+
+    try:
+        told[to.name] = asyncio.run(ask())
+    except asyncio.TimeoutError:
+        pass  # as if it hung
+    except TelemetryError as fault:
+        told[to.name] = (f"did not erase: {fault}", False)
+    except (Exception, SystemExit) as fault:
+        told[to.name] = (f"did not erase: {type(fault).__name__}: {fault}", False)

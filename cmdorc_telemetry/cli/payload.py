@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ConfigError, TelemetryError, nearest
-from ..history import NAME as HISTORY
 from .machine import Machine
 from .stats import note_running
 from .wording import command_line, moment
@@ -28,6 +27,8 @@ def show_payload(event: str | None, to: str | None) -> None:
 
     Where nothing is stored, a sample with placeholder ids. With telemetry off nothing is written.
     """
+    from ..history import NAME as HISTORY
+
     machine = Machine()
     names = {each.name: each for each in machine.pipeline.configured}
     if to is not None and to not in (HISTORY, *names):
@@ -116,6 +117,8 @@ def _sample(machine: Machine, name: str, to: DestinationConfig | None, private: 
     else:
         wishes = (machine.pipeline.policy.share, machine.situation.user.level, None if to is None else to.level)
         limits = [wish for wish in wishes if wish is not None and wish is not TelemetryLevel.OFF]
+        if not event.shared_at("debug"):
+            raise TelemetryError(f"{name}: no level shares anything of it")
         chosen = least_level(event, min(limits, default=TelemetryLevel.MINIMAL))
         level, body = LEVELS[chosen.rank - 1], shared_sample(spec, event, chosen)
     if to is not None:
@@ -125,6 +128,8 @@ def _sample(machine: Machine, name: str, to: DestinationConfig | None, private: 
 
 def _about(machine: Machine, shown: Shown) -> str:
     """Of what moment, how many bytes, for whom."""
+    from ..history import NAME as HISTORY
+
     pipeline = machine.pipeline
     if shown.to is not None:
         whom = f"to {shown.to.name} ({shown.to.audience})"

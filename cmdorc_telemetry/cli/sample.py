@@ -28,9 +28,8 @@ TRIGGER = Trigger(name="changed", outcome="ran", runs_started=1)
 
 
 def least_level(event: Event, level: TelemetryLevel) -> TelemetryLevel:
-    """``level``, or the least above it at which something of ``event`` is shared; DEBUG where nothing ever is."""
-    ranks = [rank for rank, name in enumerate(LEVELS, 1) if rank >= level.rank and event.shared_at(name)]
-    return next(each for each in TelemetryLevel if each.rank == (ranks[0] if ranks else 3))
+    """``level``, or the least above it at which something of ``event`` is shared: there must be one."""
+    return next(each for each in TelemetryLevel if level <= each and event.shared_at(LEVELS[each.rank - 1]))
 
 
 def shared_sample(spec: TelemetrySpec, event: Event, level: TelemetryLevel) -> bytes:

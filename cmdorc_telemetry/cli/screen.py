@@ -19,6 +19,7 @@ Cell = Part | list[Part]
 
 OK, WAITS, LABEL, HEAD = "cyan", "yellow", "dim", "bold"
 NARROW = 60
+_JSON_VALUES = ("json.number", "json.bool_true", "json.bool_false", "json.null")
 _ASCII = str.maketrans({**dict(zip(BARS, "_.-~=+*#", strict=True)), "·": "-", "–": "-", "…": "~", "→": ">", "�": "?"})
 
 
@@ -27,8 +28,10 @@ class Screen:
 
     def __init__(self, *, err: bool = False) -> None:
         from rich.console import Console
+        from rich.theme import Theme
 
-        self.console = Console(stderr=err, highlight=False, markup=False, emoji=False)
+        theme = Theme({"json.key": "bold", "json.str": "", **dict.fromkeys(_JSON_VALUES, OK)})
+        self.console = Console(stderr=err, highlight=False, markup=False, emoji=False, theme=theme)
         self.terminal = self.console.file.isatty()
         self.narrow = self.terminal and self.console.width <= NARROW
         self._plain = "utf" not in self.console.encoding
@@ -81,7 +84,7 @@ class Screen:
         text = Text()
         for part in parts:
             words, style = (part, "") if isinstance(part, str) else part
-            text.append(self._plainly("\n".join(map(_cleaned, words.split("\n")))), style)
+            text.append(self._plainly(_cleaned(words)), style)
         return text
 
     def _plainly(self, words: str) -> str:

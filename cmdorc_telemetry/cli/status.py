@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def _show(screen: Screen, found: Standing) -> None:
         screen.labelled(_decision(found))
         screen.line()
     if found.recording_elsewhere:
-        screen.labelled(_events(found))
+        screen.labelled(_events(found, stacked=screen.narrow))
         screen.line()
     if found.destinations:
         _destinations(screen, found.destinations)
@@ -91,10 +92,11 @@ def _decision(found: Standing) -> list[tuple[str, Part]]:
     return rows
 
 
-def _events(found: Standing) -> list[tuple[str, Part]]:
-    rows: list[tuple[str, Part]] = [
-        (each.name, str(each)) for each in (found.history, *(each.ledger for each in found.destinations))
-    ]
+def _events(found: Standing, *, stacked: bool) -> list[tuple[str, Part]]:
+    rows: list[tuple[str, Part]] = []
+    for each in [found.history, *(to.ledger for to in found.destinations)]:
+        terms = re.split(" (?=[=+] )", str(each)) if stacked else [str(each)]
+        rows.extend(("" if number else each.name, term) for number, term in enumerate(terms))
     if found.segments:
         rows.append(("In journals", f"{plural(found.segments, 'segment')}, not yet imported"))
     if live := found.segments_of_live_processes:

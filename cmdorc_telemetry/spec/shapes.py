@@ -17,8 +17,6 @@ from .model import BASE, LEVELS, Event, Level, Property, TelemetrySpec, bucket_l
 _MOST = 2**53
 REQUIRED = ("event", "anonymous_install_id", "timestamp")
 """Base fields without which a server cannot take an event."""
-_NEEDED = {*REQUIRED, "event_id", "spec", "level", "sampling_rate"}
-"""Base fields without which nothing is shared: with one of them withheld, nothing could say what a body is."""
 _PATTERNS = {
     "hash": (r"[0-9a-f]{12}", 12),
     "version": (r"[0-9][0-9A-Za-z.+!\-]*", 40),
@@ -143,7 +141,7 @@ class Shapes:
         key = (ref, name, level, withheld)
         if key not in self._shared:
             found = self.event(ref, name)
-            allowed = found and not withheld & _NEEDED and shared_names(found[1], level, withheld=withheld)
+            allowed = found and shared_names(found[1], level, withheld=withheld)
             self._shared[key] = shared_shape(found[1], level, withheld=withheld) if found and allowed else None
         return self._shared[key]
 

@@ -1,0 +1,338 @@
+"""``show-payload``: the stored bytes, why each field is there or is not, and a sample where nothing is stored."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from cmdorc_telemetry import TelemetryRegistry, clock
+from cmdorc_telemetry.consent import CORE_SPEC, Grant, load_consent, save_grant
+from cmdorc_telemetry.spool import Spool
+from cmdorc_telemetry.types import EventResult
+
+NO_ID = "00000000-0000-0000-0000-000000000000"
+HTTP = '[telemetry]\nplugins = ["http"]\nendpoint = "http://127.0.0.1:9/v1"\n'
+TWO = HTTP.replace('["http"]', '["http", "jot"]') + (
+    '[telemetry.to.mine]\nplugin = "jot"\naudience = "private"\n'
+    '[telemetry.to.less]\nplugin = "jot"\nlevel = "minimal"\nevents = ["command_completed", "trigger_fired"]\n'
+    '[telemetry.to.less.rename]\nstate = "outcome"\nlevel = "amount"\ncommand_completed = "done"\n'
+)
+MASKER = """
+from cmdorc_telemetry import hookimpl
+
+@hookimpl
+def telemetry_anonymize(event):
+    return {"python_version": None, "duration_ms": event.fields["duration_ms"] // 1000 * 1000} \\
+        if "duration_ms" in event.fields else {"python_version": None}
+"""
+
+
+@pytest.fixture
+def stored(machine):
+    """A home with destinations of every kind, at STANDARD, and one program's events."""
+    machine.plugin("jot")
+    machine.config(TWO)
+    machine.opt_in("--level", "standard")
+    machine.record(trigger=True)
+    return machine
+
+
+def shared_body(machine, event: str) -> bytes:
+    spool = Spool(machine.home.spool, reading=True)
+    row = spool.newest(event, shared=True)
+    spool.close()
+    assert row is not None
+    assert row.shared is not None
+    return row.shared
+
+
+# -- stored -------------------------------------------------------------------------------------------------------
+
+
+def test_a_pipe_gets_the_stored_bytes_and_nothing_else(stored) -> None:
+    result = stored("show-payload", "command_completed")
+    assert result.stdout_bytes == shared_body(stored, "command_completed") + b"\n"
+    assert result.stderr == ""
+    assert json.loads(result.stdout)["duration_ms"] == 3500
+
+
+def test_without_a_name_it_is_the_newest_that_is_shared(machine) -> None:
+    machine.config(HTTP)
+    machine.opt_in("--level", "minimal")
+    machine.record(trigger=True)  # the triggers come last, and MINIMAL shares nothing of them
+    assert json.loads(machine("show-payload").stdout)["event"] == "command_completed"
+
+
+def test_it_brings_the_history_up_to_date(stored) -> None:
+    stored("show-payload")
+    assert stored.json("status")["history"]["acknowledged"] == 3
+    assert stored.json("stats")["runs"] == 1
+
+
+def test_what_is_shown_is_what_a_destination_gets(stored) -> None:
+    shown = stored("show-payload", "command_completed", "--to", "http").stdout_bytes
+    assert shown == shared_body(stored, "command_completed") + b"\n"
+    private = json.loads(stored("show-payload", "command_completed", "--to", "mine").stdout)
+    assert private["command_name"] == "Tests"
+    less = json.loads(stored("show-payload", "command_completed", "--to", "less").stdout)
+    assert (less["event"], less["outcome"], less["amount"]) == ("done", "success", "minimal")
+    assert not {"state", "level", "chain_depth", "command_name"} & set(less)
+    assert json.loads(stored("show-payload", "--to", "history").stdout)["event"] == "trigger_fired"
+
+
+def test_without_a_name_a_destination_gets_only_what_it_takes(stored) -> None:
+    assert json.loads(stored("show-payload", "--to", "less").stdout)["event"] == "done"
+
+
+def test_it_reads_from_the_spool_what_no_destination_waits_for_any_more(stored) -> None:
+    stored("show-payload")
+    spool = Spool(stored.home.spool)
+    for name in ("http", "mine", "less"):
+        while lease := spool.lease(name, clock.wall()):
+            spool.settle(lease, {item.seq: EventResult("", "accepted") for item in lease.items}, clock.wall())
+    spool.close()
+    result = stored("show-payload", "command_completed")
+    assert json.loads(result.stdout)["event_id"] == NO_ID
+    assert result.stderr == "This is a sample, with placeholder ids: nothing of it is stored.\n"
+
+
+def test_events_of_running_programs_have_no_payload_yet(machine) -> None:
+    machine.opt_in()
+    program = machine.program()
+    program.fire("cmdorc_completed", machine.run)
+    result = machine("show-payload", "command_completed")
+    assert json.loads(result.stdout)["event_id"] == NO_ID
+    assert result.stderr.splitlines()[-1] == "1 running process has events that are not imported yet."
+    program.close()
+
+
+# -- nothing to show ----------------------------------------------------------------------------------------------
+
+
+def test_local_only_shares_nothing(machine) -> None:
+    machine.opt_in("--local")
+    machine.record()
+    result = machine("show-payload", "command_completed", code=1)
+    assert result.stdout == ""
+    assert result.stderr == (
+        "error: command_completed: nothing is shared: telemetry records on this machine only\n"
+    )  # fmt: skip
+
+
+def test_a_level_that_shares_nothing_of_an_event(machine) -> None:
+    machine.config(HTTP)
+    machine.opt_in("--level", "minimal")
+    machine.record(trigger=True)
+    result = machine("show-payload", "trigger_fired", code=1)
+    assert result.stderr == "error: trigger_fired: level minimal shares nothing of it\n"
+
+
+def test_an_event_that_something_else_holds_back(stored) -> None:
+    result = stored("show-payload", "orchestrator_started", "--to", "less")
+    assert json.loads(result.stdout)["amount"] == "minimal"  # it does not take that event, and would get this
+    result = stored("show-payload", "trigger_fired", "--to", "less", code=1)
+    assert "nothing of it is shared: consent, the destination's level, sampling or an anonymizer" in result.stderr
+
+
+def test_a_destination_that_waits_for_a_yes(stored) -> None:
+    with stored.home.config.open("a") as file:
+        file.write('[telemetry.to.new]\nplugin = "jot"\n')
+    result = stored("show-payload", "--to", "new", code=1)
+    assert result.stderr == "error: new gets nothing: it waits for your yes (telemetry opt-in)\n"
+
+
+def test_an_event_whose_plugin_is_gone(machine) -> None:
+    machine.plugin("shop", SHOP)
+    machine.config('[telemetry]\nplugins = ["shop"]\n[telemetry.to.board]\nplugin = "x"\naudience = "private"\n')
+    machine.opt_in()
+    save_grant(machine.home, "shop", Grant(True))
+    program = machine.program()
+    assert program.track("basket_filled", {"items": 3})
+    program.close()
+    assert json.loads(machine("show-payload", "--to", "board").stdout)["items"] == 3
+    machine("disable", "shop")
+    assert machine("show-payload", "--to", "board", code=1).stderr == (
+        "error: basket_filled: the plugin that declares it is not there any more\n"
+    )
+
+
+@pytest.mark.parametrize("args", [(), ("--to", "http")])
+def test_an_unknown_event(machine, args: tuple[str, ...]) -> None:
+    machine.config(HTTP)
+    result = machine("show-payload", "comand_completed", *args, code=2)
+    assert result.stderr == (
+        "error: EVENT: found 'comand_completed'; expected one of orchestrator_started, command_completed, "
+        "trigger_fired, orchestrator_stopped, anomaly_detected. Did you mean 'command_completed'?\n"
+    )
+
+
+def test_an_unknown_destination(machine) -> None:
+    machine.config(HTTP)
+    assert machine("show-payload", "--to", "htpp", code=2).stderr == (
+        "error: --to: found 'htpp'; expected one of history, http. Did you mean 'http'?\n"
+    )
+
+
+# -- samples ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", [event.name for event in next(iter(TelemetryRegistry.with_core())).events])
+def test_before_opt_in_a_sample_of_every_event(machine, event: str) -> None:
+    result = machine("show-payload", event)
+    body = json.loads(result.stdout)
+    assert (body["event"], body["anonymous_install_id"], body["event_id"]) == (event, NO_ID, NO_ID)
+    assert result.stderr == "This is a sample, with placeholder ids: telemetry is off.\n"
+    assert not machine.home.root.exists()
+
+
+def test_a_sample_has_the_level_of_the_file(machine) -> None:
+    assert json.loads(machine("show-payload").stdout)["level"] == "minimal"
+    machine.config('[telemetry]\nlevel = "standard"\n')
+    body = json.loads(machine("show-payload").stdout)
+    assert (body["level"], body["chain_depth"]) == ("standard", 2)
+    assert "command_name" not in body
+    assert set(machine.files()) == {"config.toml"}
+
+
+def test_a_sample_for_a_destination(machine) -> None:
+    machine.plugin("jot")
+    machine.config(TWO + '[telemetry.to.some]\nplugin = "jot"\nlevel = "minimal"\n')
+    private = json.loads(machine("show-payload", "--to", "mine").stdout)
+    assert (private["command_name"], private["run_id"]) == ("Tests", NO_ID)
+    assert not [name for name in private if name.startswith("hashed_")]
+    assert json.loads(machine("show-payload", "orchestrator_started", "--to", "history").stdout)["config_name"]
+    assert json.loads(machine("show-payload", "--to", "less").stdout)["outcome"] == "success"
+    assert json.loads(machine("show-payload", "--to", "http").stdout)["state"] == "success"
+
+
+SHOP = """
+from cmdorc_telemetry import TelemetrySpec, hookimpl
+import msgspec
+
+SPEC = msgspec.convert({
+    "meta": {"name": "shop", "version": 1},
+    "events": [
+        {"name": "basket_filled", "semantics": {"what": "x"}, "properties": {
+            "items": {"type": "count", "min": 1, "level": "minimal"},
+            "at": {"type": "timestamp"}, "by": {"type": "uuid"}, "hidden": {"type": "bool", "redact": True},
+            "tags": {"type": "hash", "max_items": 3}, "size": {"type": "bucket", "edges": [1, 2]},
+            "price": {"type": "number", "min": 2, "max": 3}, "with_version": {"type": "version"},
+            "took": {"type": "duration_ms"}, "name": {"type": "string", "pattern": ".*", "max_length": 9}}},
+        {"name": "basket_dropped", "semantics": {"what": "x"}, "properties": {
+            "who": {"type": "string", "pattern": ".*", "max_length": 9, "audience": "private"}}},
+    ],
+}, TelemetrySpec)
+
+@hookimpl
+def telemetry_specs():
+    return [SPEC]
+"""
+
+
+def test_a_sample_of_an_event_that_a_plugin_brings(machine) -> None:
+    machine.plugin("shop", SHOP)
+    machine.config('[telemetry]\nplugins = ["shop"]\nlevel = "standard"\n')
+    body = json.loads(machine("show-payload", "basket_filled").stdout)
+    assert (body["items"], body["size"], body["price"], body["spec"]) == (1, "<1", 2, "shop@1")
+    assert "hidden" not in body
+    assert json.loads(machine("show-payload", "basket_filled", "--to", "history").stdout)["hidden"] is False
+
+
+def test_a_sample_of_an_event_that_is_never_shared(machine) -> None:
+    machine.plugin("shop", SHOP)
+    machine.config('[telemetry]\nplugins = ["shop"]\n')
+    assert machine("show-payload", "basket_dropped", code=1).stderr == (
+        "error: basket_dropped: no level shares anything of it\n"
+    )
+
+
+def test_a_sample_where_cmdorc_is_not_installed(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cmdorc_telemetry.cli import sample
+
+    def version(name: str) -> str:
+        raise sample.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(sample.metadata, "version", version)
+    assert "cmdorc_version" not in json.loads(machine("show-payload").stdout)
+
+
+# -- on a terminal ------------------------------------------------------------------------------------------------
+
+
+def shown(terminal, *args: str) -> list[str]:
+    opened = terminal("show-payload", *args, whole=True, columns=140)
+    assert opened.end() == 0, opened.shown
+    return re.sub(r"\x1b\[[0-9;]*m", "", opened.shown).splitlines()
+
+
+def row(lines: list[str], name: str) -> list[str]:
+    (found,) = [line for line in lines if re.match(rf"{name}  ", line)]
+    return re.split(r" {2,}", found)
+
+
+def test_a_terminal_gets_the_body_laid_out_and_every_field_explained(stored, terminal) -> None:
+    lines = shown(terminal, "command_completed")
+    size = len(shared_body(stored, "command_completed"))
+    assert re.fullmatch(
+        rf"command_completed  \d+ \w+ \d+ \d\d:\d\d UTC · {size} bytes · to less, http \(shared\)", lines[0]
+    )
+    assert '  "duration_ms": 3500,' in lines
+    assert row(lines, "duration_ms") == ["duration_ms", "minimal", "From running to final, in milliseconds"]
+    assert row(lines, "event_id")[1] == "minimal"
+    assert row(lines, "hashed_command_name") == ["hashed_command_name", "level", "shared at level debug"]
+    assert row(lines, "command_name") == ["command_name", "audience", "private: only for you and what is yours"]
+    assert not [line for line in lines if line.startswith(("trigger_event", "app_name"))]
+    assert re.fullmatch("sha256 [0-9a-f]{64}; the exact bytes come out of a pipe", lines[-1])
+
+
+def test_a_destination_of_ones_own_has_nothing_withheld(stored, terminal) -> None:
+    lines = shown(terminal, "command_completed", "--to", "mine")
+    assert lines[0].endswith(" bytes · to mine (private)")
+    assert row(lines, "command_name")[1] == "private"
+    assert not [line for line in lines if line.startswith("Withheld")]
+    assert shown(terminal, "--to", "history")[0].endswith(" bytes · to history (private)")
+
+
+def test_renamed_fields_are_explained_under_their_new_names(stored, terminal) -> None:
+    lines = shown(terminal, "command_completed", "--to", "less")
+    assert row(lines, "outcome")[1] == "minimal"
+    assert row(lines, "chain_depth")[1:] == ["level", "shared at level standard"]
+
+
+def test_what_an_anonymizer_did_is_said(machine, terminal) -> None:
+    machine.plugin("masker", MASKER)
+    machine.config('[telemetry]\nplugins = ["masker", "http"]\nendpoint = "http://127.0.0.1:9/v1"\n')
+    machine.opt_in()
+    machine.record()
+    lines = shown(terminal, "command_completed")
+    assert row(lines, "python_version") == ["python_version", "anonymizer", "removed"]
+    (found,) = [line for line in lines if "replaced by another value" in line]
+    assert found.startswith("duration_ms ")
+
+
+def test_fields_that_wait_for_consent_are_said(stored, terminal) -> None:
+    consent = load_consent(stored.home)
+    assert consent is not None
+    grant = consent.grants[CORE_SPEC]
+    fields = {name: text for name, text in grant.fields.items() if name != "command_completed.final"}
+    save_grant(stored.home, CORE_SPEC, type(grant)(True, grant.share, "", fields, grant.destinations))
+    stored("stats")
+    stored.record()
+    assert row(shown(terminal, "command_completed"), "final") == ["final", "consent", "not shown to you yet"]
+
+
+def test_a_sample_on_a_terminal(machine, terminal) -> None:
+    lines = shown(terminal, "command_completed")
+    assert re.fullmatch(
+        r"command_completed  sample · \d+ bytes · to nobody: no destination is shared with", lines[0]
+    )  # fmt: skip
+    assert row(lines, "trigger_event")[1] == "audience"
+    assert lines[-1] == "This is a sample, with placeholder ids: telemetry is off."
+
+
+def test_personal_fields_are_withheld_by_the_spec(machine, terminal) -> None:
+    machine.plugin("shop", SHOP)
+    machine.config('[telemetry]\nplugins = ["shop"]\n')
+    assert row(shown(terminal, "basket_filled"), "hidden") == ["hidden", "spec", "marked as personal"]

@@ -1,0 +1,200 @@
+"""``plugins``, ``enable``, ``disable``: what is installed, what of it is used, and what is wrong with it."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from cmdorc_telemetry.config import load_layer
+
+WITH_SETTINGS = """
+from msgspec import Struct, field
+from cmdorc_telemetry import TelemetryReporter, hookimpl
+
+class Needy(TelemetryReporter):
+    class Settings(Struct):
+        url: str
+        token: str | None = None
+        size: int = 5
+        tags: list[str] = field(default_factory=list)
+
+    async def report(self, event, payload):
+        pass
+
+@hookimpl
+def telemetry_reporters():
+    return [Needy]
+
+@hookimpl
+def cmdorc_completed(run):
+    pass
+"""
+LISTENER = """
+from cmdorc_telemetry import hookimpl
+
+@hookimpl
+def cmdorc_completed(run):
+    pass
+"""
+
+
+def of(machine, name: str):
+    (found,) = [each for each in machine.json("plugins") if each["name"] == name]
+    return found
+
+
+def test_what_is_installed_and_not_enabled_is_not_imported(machine) -> None:
+    machine.plugin("bell", "raise SystemExit('imported')")
+    result = machine("plugins")
+    assert result.stdout.startswith("3 plugins installed, 0 enabled.\n\nbell  not enabled  bell 1.0\n"
+                                    "  telemetry enable bell\n\nfile  not enabled  cmdorc-telemetry-file ")  # fmt: skip
+    assert of(machine, "bell") == {
+        "name": "bell", "version": "1.0", "distribution": "bell", "state": "installed", "error": "", "fix": "bell",
+        "hooks": [], "destinations": [], "settings": [],
+    }  # fmt: skip
+    assert not machine.home.root.exists()
+
+
+def test_settings_with_where_each_comes_from(machine) -> None:
+    machine.plugin("needy", WITH_SETTINGS)
+    machine.config(
+        '[telemetry]\nplugins = ["needy"]\n[telemetry.to.a]\nplugin = "needy"\nurl = "x"\ntoken = "s3cret"\n'
+        '[telemetry.to.b]\nplugin = "needy"\naudience = "private"\nurl_env = "PLACE"\nsize = 7\n'
+    )
+    shown = machine("plugins").stdout
+    config = machine.home.config
+    assert (
+        "needy  enabled  needy 1.0\n"
+        "  Hooks    cmdorc_completed, telemetry_reporters\n"
+        "  To a     shared, x\n"
+        f'    url    "x"  ({config} telemetry.to.a)\n'
+        f"    token  (hidden)  ({config} telemetry.to.a)\n" in shown
+    )
+    assert "s3cret" not in shown
+    first, second = of(machine, "needy")["destinations"]
+    assert first == {
+        "name": "a", "target": "x", "audience": "shared", "settings": [
+            {"name": "url", "value": '"x"', "source": f"{config} telemetry.to.a"},
+            {"name": "token", "value": "(hidden)", "source": f"{config} telemetry.to.a"},
+            {"name": "size", "value": "5", "source": "default"},
+            {"name": "tags", "value": "[]", "source": "default"},
+        ],
+    }  # fmt: skip
+    assert [(each["name"], each["value"], each["source"]) for each in second["settings"]] == [
+        ("url", "$PLACE", "environment"), ("size", "7", f"{config} telemetry.to.b"), ("token", "null", "default"),
+        ("tags", "[]", "default"),
+    ]  # fmt: skip
+
+
+def test_a_reporter_that_no_destination_uses_shows_what_it_needs(machine) -> None:
+    machine.plugin("needy", WITH_SETTINGS)
+    machine.config('[telemetry]\nplugins = ["needy"]\n')
+    assert of(machine, "needy")["settings"][0] == {"name": "url", "value": "", "source": "required, not set"}
+    assert "\n    url    required, not set\n" in machine("plugins").stdout
+
+
+def test_a_plugin_that_is_no_destination(machine) -> None:
+    machine.plugin("bell", LISTENER)
+    machine.config('[telemetry]\nplugins = ["bell"]\n[telemetry.settings.bell]\nloud = true\nsince = 2020-01-01\n')
+    source = f"{machine.home.config} telemetry.settings.bell"
+    found = of(machine, "bell")
+    assert (found["state"], found["hooks"]) == ("enabled", ["cmdorc_completed"])
+    assert found["settings"] == [
+        {"name": "loud", "value": "true", "source": source},
+        {"name": "since", "value": '"2020-01-01"', "source": source},
+    ]
+    machine.config('[telemetry]\nplugins = ["bell"]\n')
+    assert of(machine, "bell")["settings"] == []
+
+
+def test_a_reporter_that_needs_nothing_has_a_destination_of_its_name(machine) -> None:
+    machine.plugin("jot")
+    machine.config('[telemetry]\nplugins = ["jot"]\n')
+    assert "  To jot  shared, here\n" in machine("plugins").stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import nothing_of_that_name", "cannot be imported: ModuleNotFoundError: No module named"),
+        (LISTENER.replace("(run)", "(rum)"), "breaks the hook rules: "),
+        ("x = 1", "it has no function that is marked @hookimpl"),
+    ],
+)
+def test_what_is_broken_and_why(machine, code: str, said: str) -> None:
+    machine.plugin("crate", code)
+    machine.config('[telemetry]\nplugins = ["crate"]\n')
+    result = machine("plugins")
+    assert "\ncrate  broken  crate 1.0\n  ! " in result.stdout
+    assert said in of(machine, "crate")["error"]
+    assert "[crate 1.0, crate]" in result.stdout
+    assert result.stderr == ""
+
+
+def test_what_is_asked_for_and_not_installed(machine) -> None:
+    machine.config('[telemetry]\nplugins = ["htpp", "prometheus"]\n[telemetry.to.board]\nplugin = "prometheus"\n')
+    shown = machine("plugins").stdout
+    assert shown.startswith("2 plugins installed, 0 enabled.\n")
+    assert "did you mean 'http'?" in of(machine, "htpp")["error"]
+    assert of(machine, "prometheus") == {
+        "name": "prometheus", "version": "", "distribution": "", "state": "not-installed", "error": "is not installed",
+        "fix": "pip install cmdorc-telemetry-prometheus", "hooks": [], "settings": [],
+        "destinations": [{"name": "board", "target": "", "audience": "shared", "settings": []}],
+    }  # fmt: skip
+    assert "\n  pip install cmdorc-telemetry-prometheus\n" in shown
+
+
+# -- enable and disable -------------------------------------------------------------------------------------------
+
+
+def test_enable_makes_the_file_for_its_owner_alone(machine) -> None:
+    result = machine("enable", "http")
+    assert result.stdout.startswith(f"http is enabled in {machine.home.config}.\n")
+    assert machine.home.config.read_text() == '[telemetry]\nplugins = ["http"]\n'
+    assert stat.S_IMODE(machine.home.config.stat().st_mode) == 0o600
+    assert stat.S_IMODE(machine.home.root.stat().st_mode) == 0o700
+    assert set(machine.files()) == {"config.toml"}
+
+
+def test_enable_and_disable_keep_what_else_is_there(machine) -> None:
+    text = "# mine\n[telemetry]\nplugins = [\n    'bell', # loud\n]\n\n[telemetry.to.http]\nendpoint = 'https://t.example'\n"
+    machine.config(text)
+    machine("enable", "http")
+    assert machine.home.config.read_text() == text.replace("loud\n]", 'loud\n    "http",\n]')
+    machine("disable", "http")
+    assert load_layer(machine.home.config).plugins == ("bell",)
+    assert "'bell', # loud\n" in machine.home.config.read_text()
+
+
+def test_enabling_twice_changes_nothing(machine) -> None:
+    machine("enable", "http")
+    before = machine.home.config.stat().st_mtime_ns
+    assert machine("enable", "http").stdout.startswith("http was enabled already in ")
+    assert machine.home.config.stat().st_mtime_ns == before
+
+
+def test_disable_takes_every_mention_out(machine) -> None:
+    machine.config('[telemetry]\nplugins = ["http", "file", "http"]\n')
+    assert machine("disable", "http").stdout == f"http is disabled in {machine.home.config}.\n"
+    assert load_layer(machine.home.config).plugins == ("file",)
+
+
+def test_enabling_what_is_not_installed(machine) -> None:
+    assert machine("enable", "htp", code=2).stderr == (
+        "error: plugin: htp: is not installed; expected one of file, http. Did you mean 'http'?\n"
+    )
+    assert not machine.home.root.exists()
+
+
+def test_disabling_what_is_not_enabled(machine) -> None:
+    assert machine("disable", "http", code=2).stderr == (
+        "error: plugin: http: is not enabled; expected one of none: nothing is\n"
+    )
+
+
+def test_a_file_that_is_wrong_is_not_touched(machine) -> None:
+    machine.config("[telemetry\n")
+    for command in ("enable", "disable"):
+        assert "is not valid TOML" in machine(command, "http", code=2).stderr
+    assert machine.home.config.read_text() == "[telemetry\n"

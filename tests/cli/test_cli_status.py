@@ -1,0 +1,433 @@
+"""``status``: the answer first, then who decided, what limits it, and where every event is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cmdorc_telemetry import clock
+from cmdorc_telemetry.consent import CORE_SPEC, load_consent, save_grant
+from cmdorc_telemetry.spool import Spool
+from cmdorc_telemetry.types import EventResult
+
+HTTP = '[telemetry]\nplugins = ["http"]\nendpoint = "http://127.0.0.1:9/v1"\n'
+
+
+def test_off_says_so_and_makes_no_file(machine) -> None:
+    result = machine("status")
+    assert result.stdout == (
+        "Telemetry is off. Nothing is recorded.\n\n"
+        "A sample   telemetry show-payload\n"
+        "Switch on  telemetry opt-in\n"
+    )  # fmt: skip
+    assert result.stderr == ""
+    assert machine.json("status")["recording"] is False
+    assert not machine.home.root.exists()
+
+
+def test_on_answers_in_the_first_line_and_says_who_decided(machine) -> None:
+    machine.config(HTTP)
+    machine.opt_in("--level", "standard")
+    lines = machine("status").stdout.splitlines()
+    assert lines[0] == "Telemetry is on. Level standard."
+    assert lines[2].startswith("Decided by  you, ")
+    assert lines[2].endswith(f" UTC, {machine.home.consent}")
+    assert lines[3] == "Limits      none"
+    assert "history      recorded 0 = acknowledged 0 + pending 0 + dropped 0" in lines
+    assert "http         recorded 0 = acknowledged 0 + pending 0 + dropped 0" in lines
+    assert "Last report  none yet" in lines
+    assert "Destination  Reporter  Where                  Audience  Pending  State" in lines
+    assert "http         http      http://127.0.0.1:9/v1  shared          0  up to date" in lines
+    assert lines[-2:] == ["The bytes  telemetry show-payload", "Stop       telemetry opt-out"]
+
+
+def test_it_changes_nothing_however_far_the_events_are(machine) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    for _ in range(2):
+        before = machine.files()
+        machine("status")
+        machine("status", "--json")
+        assert machine.files() == before
+        machine.record()
+        machine("stats")
+
+
+def test_what_is_in_journals_is_shown_apart(machine) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    machine.record()
+    machine.record()
+    running = machine.program()
+    running.fire("cmdorc_completed", machine.run)
+    shown = machine("status").stdout
+    assert "In journals  2 segments, not yet imported\n" in shown
+    assert "Running      1 process with events of their own, not yet imported\n" in shown
+    told = machine.json("status")
+    assert (told["segments"], told["segments_of_live_processes"]) == (2, 1)
+    running.close()
+    machine("stats")
+    told = machine.json("status")
+    assert (told["segments"], told["segments_of_live_processes"]) == (0, 0)
+    assert told["history"]["acknowledged"] == 5
+    assert [each["ledger"]["pending"] for each in told["destinations"]] == [5]
+
+
+def test_a_segment_that_its_process_imported_itself_is_no_news(machine) -> None:
+    machine.opt_in()
+    running = machine.program()
+    running.fire("cmdorc_completed", machine.run)
+    assert machine.json("status")["segments_of_live_processes"] == 1
+    assert running.flush(10)
+    assert machine.json("status")["segments_of_live_processes"] == 0
+    running.close()
+
+
+def test_a_segment_that_goes_this_moment_is_none(machine) -> None:
+    machine.opt_in()
+    machine.record()
+    (machine.home.journal / "gone.seg").symlink_to("nowhere")
+    assert machine.json("status")["segments"] == 1
+
+
+def test_a_spool_that_a_killed_process_left_open_is_read_too(machine) -> None:
+    machine.opt_in()
+    machine.record()
+    code = "from cmdorc_telemetry.cli.machine import Machine; import os, signal\n" \
+           "with Machine().spool(): os.kill(os.getpid(), signal.SIGKILL)"  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert machine.home.spool.with_name("spool.db-wal").stat().st_size > 0
+    assert machine.json("status")["history"]["recorded"] == 2
+
+
+def test_local_only(machine) -> None:
+    machine.opt_in("--local")
+    shown = machine("status").stdout
+    assert shown.startswith("Telemetry records on this machine only.\n")
+    assert "No destination: nothing leaves this machine.\n" in shown
+
+
+def test_withheld_events_are_counted_by_reason(machine) -> None:
+    machine.opt_in("--level", "minimal")
+    machine.record(trigger=True)
+    machine("stats")
+    assert "Withheld     level 1 (not shared, not counted above)\n" in machine("status").stdout
+
+
+# -- layers -------------------------------------------------------------------------------------------------------
+
+
+def test_an_operator_decides_where_nobody_did(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CMDORC_TELEMETRY", "standard")
+    shown = machine("status").stdout
+    assert shown.startswith("Telemetry is on. Level standard.\n")
+    assert "Decided by  the environment, CMDORC_TELEMETRY\n" in shown
+    assert not machine.home.root.exists()
+
+
+def test_do_not_track_is_named(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    shown = machine("status").stdout
+    assert shown.startswith("Telemetry is off. Nothing is recorded.\n")
+    assert "Limits      environment: DO_NOT_TRACK (off)\n" in shown
+    assert machine.json("status")["destinations"][0]["state"] == "off"
+
+
+@pytest.mark.parametrize("name", ["cmdorc.toml", "config.toml"])
+def test_what_a_project_tried_and_may_not_is_named(machine, name: str) -> None:
+    machine.opt_in("--level", "minimal")
+    machine.project('[telemetry]\nlevel = "standard"\nplugins = ["spy"]\nendpoint = "https://spy.example"\n', name)
+    lines = machine("status").stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("Ignored"))
+    assert lines[at : at + 3] == [
+        f"Ignored     {name} asks for level standard; only your own yes can raise it",
+        f"            {name} asks for plugin spy; only your own file can",
+        f"            {name} asks for destination http; only your own file can",
+    ]
+
+
+def test_a_project_may_switch_it_off_for_itself(machine) -> None:
+    machine.opt_in()
+    path = machine.project("[telemetry]\nenabled = false\n", "other.toml")
+    shown = machine("status", "--config", str(path)).stdout
+    assert shown.startswith("Telemetry is off in this project. Nothing is recorded here.\n")
+    assert "Limits      project file: enabled = false (off)\n" in shown
+    assert machine("status").stdout.startswith("Telemetry is on.")
+    machine.project("[[command]]\nname = 'A'\n")  # says nothing about telemetry
+    assert machine("status").stdout.startswith("Telemetry is on.")
+
+
+def test_a_project_file_that_is_wrong_counts_as_off_and_is_named(machine) -> None:
+    machine.opt_in()
+    path = machine.project("[telemetry]\nlevle = 'minimal'\n")
+    shown = machine("status").stdout
+    assert shown.startswith("Telemetry is off in this project.")
+    assert "! cmdorc.toml: telemetry.levle: unknown key" in shown
+    result = machine("status", "--config", str(path), code=2)
+    assert result.stderr.startswith(f"error: {path}: telemetry.levle: unknown key")
+    assert result.stderr.endswith("Did you mean 'level'?\n")
+
+
+def test_the_users_own_file_is_no_project_file(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    monkeypatch.chdir(machine.home.root)
+    assert "Ignored" not in machine("status").stdout
+
+
+def test_broken_toml_of_the_user(machine) -> None:
+    machine.config("[telemetry\n")
+    result = machine("status", code=2)
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: {machine.home.config}: is not valid TOML: ")
+    assert "line 1" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_decision_that_cannot_be_read(machine) -> None:
+    machine.opt_in()
+    machine.home.consent.write_text("generation = 3\n")
+    shown = machine("status").stdout
+    assert shown.startswith("Telemetry is off. Nothing is recorded.\n")
+    assert shown.count(f"! {machine.home.consent} cannot be used") == 1
+
+
+# -- destinations and plugins -------------------------------------------------------------------------------------
+
+
+def state(machine, name: str) -> tuple[str, str]:
+    (found,) = [each for each in machine.json("status")["destinations"] if each["name"] == name]
+    return found["state"], found["note"]
+
+
+def test_a_destination_whose_plugin_is_not_there(machine) -> None:
+    machine.config('[telemetry]\nplugins = ["http"]\n[telemetry.to.board]\nplugin = "prometheus"\nport = 9\n')
+    machine.opt_in()
+    assert state(machine, "board") == ("plugin-missing", "plugin prometheus is not installed")
+    shown = machine("status").stdout
+    assert "! board: plugin prometheus is not installed. Events wait for it.\n" in shown
+    assert "  pip install cmdorc-telemetry-prometheus\n" in shown
+
+
+def test_a_destination_whose_plugin_is_not_enabled_or_broken(machine) -> None:
+    machine.plugin("crate", "raise RuntimeError('no\\nway')")
+    machine.config("[telemetry.to.crate]\n")
+    machine.opt_in()
+    assert state(machine, "crate") == ("plugin-missing", "plugin crate is not enabled")
+    assert "\n  telemetry enable crate\n" in machine("status").stdout
+    machine("enable", "crate")
+    assert state(machine, "crate") == ("plugin-missing", "plugin crate is broken, or has no reporter crate")
+    shown = machine("status").stdout
+    assert "! Plugin 'crate' cannot be imported: RuntimeError: no way" in shown
+    assert "! Nothing is shared: plugin" not in shown
+    assert machine("status").stderr == ""
+
+
+def test_a_plugin_that_may_be_an_anonymizer_and_is_not_there(machine) -> None:
+    machine.config('[telemetry]\nplugins = ["masker"]\n')
+    machine.opt_in()
+    shown = machine("status").stdout
+    assert "! Nothing is shared: plugin 'masker' could not be loaded, and may be an anonymizer.\n" in shown
+    assert "! Plugin 'masker' is not installed" in shown
+
+
+def test_settings_that_are_wrong(machine) -> None:
+    machine.opt_in()
+    machine.config(HTTP.replace("127.0.0.1:9", "t.example"))
+    found, note = state(machine, "http")
+    assert found == "misconfigured"
+    assert "expected https://" in note
+    assert "cannot be used (" in machine("status").stdout
+
+
+def test_a_new_shared_destination_waits_for_its_own_yes(machine) -> None:
+    machine.opt_in()
+    machine.plugin("jot")
+    machine.config('[telemetry]\nplugins = ["jot"]\n')
+    assert state(machine, "jot")[0] == "waits-for-your-yes"
+    shown = machine("status").stdout
+    assert "! 1 destination waits for your yes: jot.\n  telemetry opt-in\n" in shown
+
+
+def test_new_fields_wait_for_an_answer(machine) -> None:
+    machine.opt_in()
+    consent = load_consent(machine.home)
+    assert consent is not None
+    grant = consent.grants[CORE_SPEC]
+    fields = dict(grant.fields)
+    del fields["command_completed.final"]
+    save_grant(machine.home, CORE_SPEC, type(grant)(True, grant.share, grant.decided_at, fields))
+    assert (
+        "! 1 field waits for your answer: command_completed.final. Withheld until then.\n  telemetry opt-in\n"
+        in machine("status").stdout
+    )
+    save_grant(machine.home, CORE_SPEC, type(grant)(True, grant.share, grant.decided_at))
+    told = machine.json("status")["fields_waiting"]
+    assert f"! {len(told)} fields wait for your answer: {', '.join(told[:5])} and {len(told) - 5} more." in (
+        machine("status").stdout
+    )
+
+
+def test_a_destination_that_is_down_waits_and_says_why(machine) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    machine.record()
+    machine("flush", "--timeout", "5", code=1)
+    found = machine.json("status")["destinations"][0]
+    assert found["ledger"]["pending"] == 2
+    assert "no connection" in found["note"]
+    spool = Spool(machine.home.spool)
+    spool.postpone("http", clock.wall() + 1000, "503")
+    spool.close()
+    shown = machine("status").stdout
+    assert "waiting, next try " in shown
+    assert " UTC (503)\n" in shown
+
+
+def test_events_that_were_set_aside(machine) -> None:
+    machine.plugin("jot")
+    machine.config('[telemetry]\nplugins = ["jot"]\n')
+    machine.opt_in()
+    machine.record()
+    machine("stats")
+    spool = Spool(machine.home.spool)
+    lease = spool.lease("jot", clock.wall(), count=1)
+    assert lease is not None
+    spool.settle(lease, {lease.items[0].seq: EventResult("", "rejected", "set-aside: no")}, clock.wall())
+    assert "waits to be sent, 1 set aside\n" in machine("status").stdout
+    lease = spool.lease("jot", clock.wall())
+    assert lease is not None
+    spool.settle(lease, {item.seq: EventResult("", "accepted") for item in lease.items}, clock.wall())
+    spool.close()
+    shown = machine("status").stdout
+    assert "set aside to be looked at\n" in shown
+    assert "Last report  none yet" not in shown
+
+
+def test_a_reporter_that_code_injected_is_shown(machine) -> None:
+    from cmdorc_telemetry import NoopReporter, Telemetry
+
+    machine.opt_in()
+    program = Telemetry.start(reporter=NoopReporter())
+    program.fire("cmdorc_completed", machine.run)
+    assert program.flush(10)
+    (found,) = machine.json("status")["destinations"]
+    assert (found["target"], found["state"], found["ledger"]["acknowledged"]) == ("a running program", "up-to-date", 1)
+    program.close()
+
+
+def test_destinations_that_are_no_more_are_kept_for_scripts(machine) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    machine.config("[telemetry]\n")
+    machine("stats")
+    told = machine.json("status")
+    assert [each["name"] for each in told["removed"]] == ["http"]
+    assert told["destinations"] == []
+
+
+def test_a_target_taken_from_the_environment_is_not_spelt_out(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOMEWHERE", "https://secret.example/v1")
+    machine.config('[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\nendpoint_env = "SOMEWHERE"\n')
+    machine.opt_in()
+    shown = machine("status").stdout
+    assert "$SOMEWHERE" in shown
+    assert "secret" not in shown
+
+
+def test_a_spool_that_cannot_be_read(machine) -> None:
+    machine.opt_in()
+    machine.home.spool.write_bytes(b"not a database, but long enough to be taken for a broken one " * 100)
+    shown = machine("status").stdout
+    assert f"! {machine.home.spool} cannot be " in shown
+    assert shown.startswith("Telemetry is on.")
+    assert not machine.home.spool.with_name("spool.db.suspect").exists()
+
+
+# -- how it looks -------------------------------------------------------------------------------------------------
+
+
+def test_a_pipe_gets_no_colour_and_no_wrapping(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    machine.config(HTTP)
+    machine.opt_in()
+    shown = machine("status").stdout
+    assert "\x1b" not in shown
+    assert "http         recorded 0 = acknowledged 0 + pending 0 + dropped 0\n" in shown
+    assert "http         http      http://127.0.0.1:9/v1  shared          0  up to date\n" in shown
+
+
+def test_a_terminal_gets_colour_unless_it_asks_for_none(machine, terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    coloured = terminal("status", whole=True)
+    assert coloured.end() == 0
+    assert "\x1b[36mup to date\x1b[0m" in coloured.shown
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = terminal("status", whole=True)
+    assert plain.end() == 0
+    assert "\x1b[3" not in plain.shown
+    assert "up to date" in plain.shown
+
+
+def test_a_narrow_terminal_gets_rows_stacked(machine, terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    machine.config("[telemetry.to.board]\nplugin = 'x'\n")
+    machine.opt_in()
+    narrow = terminal("status", columns=60, whole=True)
+    assert narrow.end() == 0
+    lines = [line.replace("\x1b[2m", "").replace("\x1b[0m", "") for line in narrow.shown.splitlines()]
+    at = lines.index("board        recorded 0")
+    assert lines[at + 1 : at + 4] == [" " * 13 + each for each in ("= acknowledged 0", "+ pending 0", "+ dropped 0")]
+    at = lines.index("board")
+    assert lines[at : at + 5] == [
+        "board", "  Reporter  x", "  Audience  shared", "  Pending   0", "  State     plugin missing"
+    ]  # fmt: skip
+
+
+def test_an_output_that_is_not_unicode(machine) -> None:
+    machine.opt_in()
+    machine.project('[telemetry]\nplugins = ["Grün…"]\n')
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-m", "cmdorc_telemetry", "status"], env=environ, capture_output=True,
+                          check=True)  # fmt: skip
+    assert b"asks for plugin Gr?n~;" in done.stdout
+
+
+def test_what_others_wrote_cannot_talk_to_the_terminal(machine) -> None:
+    machine.opt_in()
+    machine.project('[telemetry]\nplugins = ["\\u001b[2Jx\\ny"]\n')
+    shown = machine("status").stdout
+    assert "\x1b" not in shown
+    assert "asks for plugin �[2Jx y;" in shown
+
+
+def test_help_comes_without_what_is_heavy(machine) -> None:
+    code = (
+        "import sys\nbefore, sys.argv = set(sys.modules), ['x', '--help']\n"
+        "from cmdorc_telemetry.__main__ import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'rich', 'tomlkit', 'sqlite3', 'asyncio', 'msgspec', 'pluggy'}\n"
+        "print(sorted(heavy & set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: cmdorc-telemetry ")
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert not machine.home.root.exists()
+
+
+def test_json_names_everything(machine) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    told = machine.json("status")
+    assert json.loads(json.dumps(told)) == told
+    assert (told["recording"], told["level"], told["decided_by"]) == (True, "minimal", "you")
+    assert Path(told["config"]) == machine.home.config
+    assert told["destinations"][0]["target"] == "http://127.0.0.1:9/v1"

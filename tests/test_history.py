@@ -1,0 +1,202 @@
+"""The history: every event once, names readable by their owner alone, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import stat
+import subprocess
+import sys
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmdorc_telemetry import clock, history
+from cmdorc_telemetry.history import KEEP_SECONDS, HistoryReporter
+from cmdorc_telemetry.types import Batch, BatchEvent
+
+NOW = 1_795_316_400.9  # 2026-11-22T03:00:00.9Z
+
+
+@pytest.fixture(autouse=True)
+def _at_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "wall", lambda: NOW)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "history.db"
+
+
+@pytest.fixture
+def reporter(path: Path) -> HistoryReporter:
+    return HistoryReporter(HistoryReporter.Settings(path=str(path)))
+
+
+def batch(*bodies: dict[str, Any] | bytes, event: str = "command_completed") -> Batch:
+    events = []
+    for number, body in enumerate(bodies):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        fields = json.loads(data)
+        events.append(BatchEvent(fields.get("event_id", f"number {number}"), event, data))
+    return Batch(destination=history.NAME, events=tuple(events))
+
+
+def body(number: int = 1, seconds: float = NOW, **fields: Any) -> dict[str, Any]:
+    return {"event_id": str(uuid.UUID(int=number)), "timestamp": clock.iso(seconds), **fields}
+
+
+def rows(path: Path) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute("SELECT id, at, name, body, command, state, duration_ms FROM event ORDER BY id").fetchall()
+
+
+async def test_an_event_is_kept_with_its_names(reporter: HistoryReporter, path: Path) -> None:
+    fields = body(command_name="Deploy für Ürün", state="failed", duration_ms=1200, secret="only mine")
+    given = batch(fields)
+    assert await reporter.report_batch(given) is None
+    (row,) = rows(path)
+    assert row == (fields["event_id"], int(NOW), "command_completed", given.events[0].body, "Deploy für Ürün", "failed",
+                   1200)  # fmt: skip
+
+
+async def test_what_is_delivered_twice_is_kept_once(reporter: HistoryReporter, path: Path) -> None:
+    await reporter.report_batch(batch(body(1, state="failed"), body(1, state="success"), body(2)))
+    await reporter.report_batch(batch(body(1, state="cancelled"), body(3)))
+    assert [(row[0][-1], row[5]) for row in rows(path)] == [("1", "failed"), ("2", None), ("3", None)]
+
+
+async def test_a_single_event_may_be_reported(reporter: HistoryReporter, path: Path) -> None:
+    fields = body(command_name="Tests")
+    await reporter.report("command_completed", fields)
+    await reporter.report("command_completed", fields)
+    (row,) = rows(path)
+    assert (row[0], row[2], row[4], json.loads(row[3])) == (
+        fields["event_id"], "command_completed", "Tests", fields,
+    )  # fmt: skip
+
+
+async def test_events_go_after_their_time(reporter: HistoryReporter, path: Path) -> None:
+    oldest = int(NOW) - KEEP_SECONDS
+    await reporter.report_batch(batch(body(1, oldest - 1), body(2, oldest), body(3)))
+    assert [row[0][-1] for row in rows(path)] == ["2", "3"]
+
+
+async def test_what_was_kept_goes_when_its_time_has_come(
+    reporter: HistoryReporter, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await reporter.report_batch(batch(body(1)))
+    monkeypatch.setattr(clock, "wall", lambda: NOW + KEEP_SECONDS)
+    await reporter.report_batch(batch(body(2, NOW + KEEP_SECONDS)))
+    assert [row[0][-1] for row in rows(path)] == ["1", "2"]
+    monkeypatch.setattr(clock, "wall", lambda: NOW + KEEP_SECONDS + 1)
+    await reporter.report_batch(batch())
+    assert [row[0][-1] for row in rows(path)] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({"command_name": 5, "state": 1, "duration_ms": "long"}, (None, None, None)),
+        ({"command_name": ["x"], "state": {"a": 1}, "duration_ms": [1]}, (None, None, None)),
+        ({"command_name": None, "state": True, "duration_ms": None}, (None, None, None)),
+        ({"duration_ms": 2**53}, (None, None, 2**53)),
+        ({"duration_ms": 10**30}, (None, None, None)),
+        ({"duration_ms": -(10**30)}, (None, None, None)),
+        ({"duration_ms": 1.5}, (None, None, 1.5)),
+        ({}, (None, None, None)),
+    ],
+)
+async def test_another_spec_may_mean_something_else_by_a_name(
+    reporter: HistoryReporter, path: Path, fields: dict[str, Any], kept: tuple[Any, ...]
+) -> None:
+    given = batch(body(1, **fields), body(2, command_name="Tests"))
+    await reporter.report_batch(given)
+    first, second = rows(path)
+    assert first[4:] == kept
+    assert first[3] == given.events[0].body
+    assert second[4] == "Tests"
+
+
+async def test_an_event_of_no_known_time_does_not_stop_the_others(reporter: HistoryReporter, path: Path) -> None:
+    await reporter.report_batch(batch(body(1), {**body(2), "timestamp": "yesterday"}, body(3)))
+    assert [row[0][-1] for row in rows(path)] == ["1", "3"]
+
+
+async def test_a_batch_is_kept_whole_or_not_at_all(reporter: HistoryReporter, path: Path) -> None:
+    await reporter.report_batch(batch(body(1)))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TRIGGER broken BEFORE DELETE ON event BEGIN SELECT RAISE(ABORT, 'disk'); END")
+        db.execute("UPDATE event SET at = 0")
+        db.commit()
+    with pytest.raises(sqlite3.Error):
+        await reporter.report_batch(batch(body(2)))
+    assert [row[0][-1] for row in rows(path)] == ["1"]
+
+
+def test_only_its_owner_may_read_it(reporter: HistoryReporter, path: Path) -> None:
+    path.touch(mode=0o666)
+    path.chmod(0o666)
+    asyncio.run(reporter.report_batch(batch(body())))
+    with closing(history.connect(path)) as db:
+        db.execute("DELETE FROM event")
+        files = sorted(path.parent.iterdir())
+        assert [each.name for each in files] == [
+            "history.db", "history.db-shm", "history.db-wal", "history.db.lock",
+        ]  # fmt: skip
+        assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
+
+
+def test_a_file_that_is_no_database_is_an_error(reporter: HistoryReporter, path: Path) -> None:
+    path.write_bytes(b"this is no database " * 100)
+    with pytest.raises(sqlite3.DatabaseError):
+        asyncio.run(reporter.report_batch(batch(body())))
+    assert path.read_bytes().startswith(b"this is no database")
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nowhere"):
+        history.connect(tmp_path / "nowhere" / "history.db")
+
+
+WRITER = """
+import asyncio, json, sys, uuid
+from cmdorc_telemetry import clock
+from cmdorc_telemetry.history import HistoryReporter
+from cmdorc_telemetry.types import Batch, BatchEvent
+
+async def main(path, first):
+    reporter = HistoryReporter(HistoryReporter.Settings(path=path))
+    for number in range(first, first + 40, 2):
+        ids = [str(uuid.UUID(int=each)) for each in (number, number + 1, 10**6)]
+        events = [BatchEvent(i, "e", json.dumps({"event_id": i, "timestamp": clock.iso(clock.wall())}).encode())
+                  for i in ids]
+        await reporter.report_batch(Batch(destination="history", events=tuple(events)))
+
+print("ready", flush=True)
+sys.stdin.readline()
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+def test_two_processes_write_at_once(path: Path) -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(first)], text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for first in (0, 40)
+    ]  # fmt: skip
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (0, "")
+    assert [row[0] for row in rows(path)] == [str(uuid.UUID(int=number)) for number in (*range(80), 10**6)]
