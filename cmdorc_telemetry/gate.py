@@ -37,7 +37,10 @@ class _TriggerBody(_EventBody):
     trigger: _Trigger
 
 
-_bodies = {"event": msgspec.json.Decoder(_EventBody), "trigger": msgspec.json.Decoder(_TriggerBody)}
+_bodies: Mapping[str, msgspec.json.Decoder[Any]] = {
+    "event": msgspec.json.Decoder(_EventBody),
+    "trigger": msgspec.json.Decoder(_TriggerBody),
+}
 """What every private body has: without it, no destination could tell events apart, or when they were."""
 
 LevelOf = Callable[[str, str], Level | None]

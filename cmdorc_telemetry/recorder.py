@@ -209,6 +209,8 @@ class Recorder:
         """Like ``close``, without holding up the event loop."""
         if not self._stopped:
             deadline = clock.monotonic() + EXIT_SECONDS
-            while not self.delivery.stop(0) and clock.monotonic() < deadline:  # noqa: ASYNC110 - a thread, no task
-                await asyncio.sleep(0.002)
-            self._finish()
+            try:
+                while not self.delivery.stop(0) and clock.monotonic() < deadline:  # noqa: ASYNC110 - a thread, no task
+                    await asyncio.sleep(0.002)
+            finally:
+                self._finish()

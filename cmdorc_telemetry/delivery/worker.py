@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from .. import clock, files
-from ..errors import Rejected, RetryLater, TooLarge
+from ..errors import Rejected, RetryLater, StorageError, TooLarge
 from ..reporter import TelemetryReporter
 from ..types import Batch, BatchEvent, BatchResult, EventResult, Lease, Leased, Ledger
 
@@ -215,7 +215,10 @@ class Worker:
     async def drain(self) -> None:
         """Send until nothing is left that could go now, or sending failed three times."""
         while True:
-            before, _ = self._queue.state(self.destination.name)
+            try:
+                before, _ = self._queue.state(self.destination.name)
+            except StorageError:
+                return
             if before >= _FLUSH_FAILURES:
                 return
             wait = await self.step()

@@ -56,7 +56,11 @@ class SpoolFile:
                 self._make_ready()
         except (sqlite3.Error, OSError) as fault:
             raise StorageError(f"{path} cannot be opened: {fault}") from fault
-        self.epoch = str(self._ask("SELECT value FROM meta WHERE key='epoch'")[0][0])
+        try:
+            ((self.epoch,),) = self._ask("SELECT value FROM meta WHERE key='epoch'")
+        except (StorageError, ValueError) as fault:
+            self._db.close()
+            raise StorageError(f"{path} cannot be used: {fault}") from fault
 
     def _make_ready(self) -> None:
         # One at a time: SQLite does not wait its turn while a new file becomes a WAL one, and two that find

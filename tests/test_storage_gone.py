@@ -1,0 +1,50 @@
+"""Storage that fails at an awkward moment: nothing is raised where nothing may be, and nothing stays open."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from cmdorc_telemetry import Telemetry
+from cmdorc_telemetry.delivery import Destination, Worker
+from cmdorc_telemetry.errors import StorageError
+from cmdorc_telemetry.reporter import NoopReporter
+from cmdorc_telemetry.spool import Spool
+
+
+async def test_a_drain_of_a_spool_that_cannot_be_asked_ends(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "telemetry" / "spool.db")
+    worker = Worker(Destination("to", NoopReporter, lambda item: item.row.private), spool, tmp_path)
+    spool.close()
+    await worker.drain()
+
+
+def test_a_file_of_another_kind_is_named_and_closed(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    Spool(path).close()
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("DELETE FROM meta")
+    db.close()
+    with pytest.raises(StorageError, match="spool.db cannot be used"):
+        Spool(path)
+
+
+async def test_a_close_that_is_cancelled_has_let_the_journal_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telemetry = Telemetry.start(environ={"CMDORC_HOME": str(tmp_path), "CMDORC_TELEMETRY": "minimal"})
+    recorder = telemetry._recorder
+    assert recorder is not None
+    telemetry.track("orchestrator_started", {"executor_type": "mock", "command_count": 1, "has_triggers": False})
+    assert recorder.journal.path is not None
+    monkeypatch.setattr(recorder.delivery, "stop", lambda timeout: False)
+    closing = asyncio.create_task(telemetry.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert recorder.journal.path is None
