@@ -502,6 +502,9 @@ def test_a_result_that_never_ran_or_ended_is_understood() -> None:
     broken = result()
     broken.mark_failed(RuntimeError("Command timed out after 5 seconds"))
     assert build.build_command_completed_payload(broken, now=NOW)["timed_out"] is False
+    failed = result()
+    failed.mark_failed("Exit code 1")
+    assert build.build_command_completed_payload(failed, now=NOW)["timed_out"] is False
     done = result()
     done.mark_success()
     assert build.build_command_completed_payload(done, now=NOW)["final"] is True

@@ -231,14 +231,20 @@ def test_a_file_system_without_locks_is_an_error_and_costs_no_descriptor(
         os.fstat(taken[0])
 
 
-def test_a_lock_that_is_taken_costs_no_descriptor(tmp_path: Path) -> None:
-    with FileLock(tmp_path / "lock"):
-        before = os.open(os.devnull, os.O_RDONLY)
-        os.close(before)
+def next_descriptor() -> int:
+    fd = os.open(os.devnull, os.O_RDONLY)
+    os.close(fd)
+    return fd
+
+
+def test_a_lock_that_is_taken_or_given_back_costs_no_descriptor(tmp_path: Path) -> None:
+    before = next_descriptor()
+    with FileLock(tmp_path / "lock") as lock:
+        assert isinstance(lock, FileLock)
+        during = next_descriptor()
         assert not FileLock(tmp_path / "lock").acquire(wait=False)
-        after = os.open(os.devnull, os.O_RDONLY)
-        os.close(after)
-    assert before == after
+        assert next_descriptor() == during != before
+    assert next_descriptor() == before
 
 
 def test_a_descriptor_is_moved_out_of_the_way(tmp_path: Path) -> None:

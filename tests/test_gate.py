@@ -221,6 +221,12 @@ def test_a_sampled_event_says_the_rate_and_the_rest_is_counted() -> None:
     assert [json.loads(row.private) for row in gated.rows] == [json.loads(clicked(each))[5] for each in range(2000)]
 
 
+def test_what_an_event_says_does_not_decide_whether_it_is_sampled() -> None:
+    shapes = Shapes([spec_of(0.5)])
+    one, other = (gate(*(clicked(number, count=count) for number in range(100)), shapes=shapes) for count in (1, 2))
+    assert [row.shared is None for row in one.rows] == [row.shared is None for row in other.rows]
+
+
 def test_an_event_that_is_not_sampled_says_no_rate() -> None:
     found = shared(gate(clicked(1), shapes=Shapes([spec_of()])))
     assert found is not None
@@ -383,6 +389,18 @@ def test_an_anonymizer_that_fails_holds_the_shared_body_back(anonymize: Any) -> 
     assert shared(gated) is None
     assert gated.withheld == {"anonymizer": 1}
     assert json.loads(gated.rows[0].private) == body()
+
+
+def test_text_that_no_json_can_hold_is_a_failure_too() -> None:
+    table = {
+        "meta": {"name": "app", "version": 2},
+        "events": [{"name": "clicked", "semantics": {"what": "A click"},
+                    "properties": {"count": {"type": "string", "pattern": "(?s:.*)", "max_length": 9}}}],
+    }  # fmt: skip
+    shapes = Shapes([decode(table, TelemetrySpec, "app.toml")])
+    assert shared(gate(clicked(1, count="x"), shapes=shapes, anonymizers=[answering(count="y")])) is not None
+    gated = gate(clicked(1, count="x"), shapes=shapes, anonymizers=[answering(count="\ud800")])
+    assert gated.withheld == {"anonymizer": 1}
 
 
 def test_an_anonymizer_that_fails_for_one_event_lets_the_others_through() -> None:

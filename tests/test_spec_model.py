@@ -308,6 +308,14 @@ def test_a_spec_finds_its_events_and_falls_back_to_its_defaults(whole: Telemetry
     assert whole.ref == "acme.app@3"
 
 
+def test_a_spec_that_says_little_keeps_everything_for_ninety_days() -> None:
+    table = {"meta": {"name": "a"}, "events": [{"name": "e", "semantics": {"what": "x"}, "properties": {}}]}
+    spec = msgspec.convert(table, TelemetrySpec)
+    (event,) = spec.events
+    assert (spec.ref, event.version) == ("a@1", 1)
+    assert (spec.retention_days(event), spec.sampling_rate(event)) == (90, 1.0)
+
+
 def test_a_declaration_is_all_that_one_agrees_to_and_nothing_else(whole: TelemetrySpec) -> None:
     event = whole.event("paid")
     assert event is not None

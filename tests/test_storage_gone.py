@@ -29,7 +29,7 @@ def test_a_file_of_another_kind_is_named_and_closed(tmp_path: Path) -> None:
     with db:
         db.execute("DELETE FROM meta")
     db.close()
-    with pytest.raises(StorageError, match="spool.db cannot be used"):
+    with pytest.raises(StorageError, match=r"spool\.db cannot be used"):
         Spool(path)
 
 

@@ -45,9 +45,7 @@ def opt_in(level: str | None, debug: bool, local: bool, yes: bool) -> None:
         raise ConfigError("level debug", "", "needs a person at a terminal, and --yes is none; nothing was changed")
     if not asking and not yes:
         raise ConfigError("opt-in", "", "there is no terminal to ask on; nothing was changed", "--yes")
-    for to in machine.pipeline.configured:
-        if fault := machine.fault(to):
-            raise fault
+    _check(machine)
     screen = Screen(err=True)
     if not yes and not local and chosen is None and _local_first(screen, machine):
         wanted = TelemetryLevel.OFF
@@ -56,6 +54,16 @@ def opt_in(level: str | None, debug: bool, local: bool, yes: bool) -> None:
         click.get_current_context().exit(1)
     _write(machine, wanted)
     _tell(machine)
+
+
+def _check(machine: Machine) -> None:
+    """Refuse now what could not be used later. Raises ConfigError."""
+    for to in machine.pipeline.configured:
+        if fault := machine.fault(to):
+            raise fault
+    reporters = {to.plugin for to in machine.pipeline.configured}
+    for name in sorted(machine.host.unloaded - reporters):
+        raise ConfigError(machine.home.config, "telemetry.plugins", f"{name!r} {machine.host.failures[name]}")
 
 
 def _configured(machine: Machine) -> TelemetryLevel:

@@ -74,7 +74,7 @@ class Machine:
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         (info / "entry_points.txt").write_text(f"[cmdorc_telemetry]\n{name} = {name}\n")
         self._patch.syspath_prepend(str(self.site))
-        self._patch.setenv("PYTHONPATH", str(self.site))
+        self._patch.setenv("PYTHONPATH", str(self.site), prepend=os.pathsep)
         self._modules.append(name)
 
     def forget_modules(self) -> None:

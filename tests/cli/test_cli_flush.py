@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from cmdorc_telemetry import clock
+from cmdorc_telemetry import NoopReporter, Telemetry, clock
 from cmdorc_telemetry.files import FileLock
 from cmdorc_telemetry.spool import Spool
 
@@ -144,10 +144,18 @@ def test_running_programs_are_reported_apart(jotting) -> None:
     assert ledgers(jotting("flush").stdout)["jot"] == (2, 2, 0, 0)
 
 
+def test_the_reporter_of_a_running_program_is_that_programs_matter(jotting) -> None:
+    program = Telemetry.start(reporter=NoopReporter())
+    program.fire("cmdorc_completed", jotting.run)
+    assert program.flush(10)
+    assert set(ledgers(jotting("flush").stdout)) == {"history", "jot"}
+    program.close()
+
+
 def test_a_broken_plugin_is_warned_of_once(machine) -> None:
     machine.plugin("crate", "import nothing_of_that_name")
-    machine.config('[telemetry]\nplugins = ["crate"]\n')
     machine.opt_in("--local")
+    machine.config('[telemetry]\nplugins = ["crate"]\n')
     result = machine("flush")
     assert result.stderr.count("warning: plugin 'crate' cannot be imported") == 1
 

@@ -328,3 +328,12 @@ def test_without_any_standard_input(machine) -> None:
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("error: opt-in: there is no terminal")
+
+
+def test_a_plugin_that_cannot_be_used_is_refused(machine) -> None:
+    path = machine.config('[telemetry]\nplugins = ["fiel"]\n')
+    before = machine.files()
+    shown = machine("opt-in", "--yes", code=2).stderr.splitlines()[-1]
+    assert shown.startswith(f"error: {path}: telemetry.plugins: 'fiel' is not installed")
+    assert "'file'" in shown
+    assert machine.files() == before

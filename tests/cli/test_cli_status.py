@@ -231,8 +231,8 @@ def test_a_destination_whose_plugin_is_not_enabled_or_broken(machine) -> None:
 
 
 def test_a_plugin_that_may_be_an_anonymizer_and_is_not_there(machine) -> None:
-    machine.config('[telemetry]\nplugins = ["masker"]\n')
     machine.opt_in()
+    machine.config('[telemetry]\nplugins = ["masker"]\n')
     shown = machine("status").stdout
     assert "! Nothing is shared: plugin 'masker' could not be loaded, and may be an anonymizer.\n" in shown
     assert "! Plugin 'masker' is not installed" in shown
