@@ -46,7 +46,7 @@ class Grant:
     """How much of them may go to shared destinations."""
     decided_at: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """``event.property`` (``*.name`` for base fields) → the declaration that was shown."""
+    """``event/property`` (``*/name`` for base fields) → the declaration that was shown."""
     destinations: Mapping[str, str] = field(default_factory=dict)
     """Name → identity of each shared destination that was shown."""
     debug_expires: datetime | None = None
@@ -259,19 +259,22 @@ def _wishes(layer: Layer, name: str) -> Iterator[str]:
 
 
 def waiting_fields(spec: TelemetrySpec, grant: Grant | None) -> frozenset[str]:
-    """The fields of ``spec`` that wait for a yes: declared otherwise than shown, or not shown. ``event.name``."""
+    """The fields of ``spec`` that wait for a yes: declared otherwise than shown, or not shown. ``event/name``."""
     if grant is None:
         return frozenset()
     return frozenset(name for name, text in declarations(spec).items() if grant.fields.get(name) != text)
 
 
 def declarations(spec: TelemetrySpec) -> dict[str, str]:
-    """Every field of ``spec`` that could be shared → what a person agrees to with it."""
+    """Every field of ``spec`` that could be shared → what a person agrees to with it.
+
+    Keys are ``event/name``, and ``*/name`` for base fields: names may hold dots, and no slash.
+    """
     from .spec import BASE
 
     events = sorted(spec.events, key=lambda event: event.version)  # the latest version of an event has the say
-    base = {f"*.{name}": spec.declaration(event, name) for event in events[:1] for name in BASE}
-    own = {f"{event.name}.{name}": spec.declaration(event, name) for event in events
+    base = {f"*/{name}": spec.declaration(event, name) for event in events[:1] for name in BASE}
+    own = {f"{event.name}/{name}": spec.declaration(event, name) for event in events
            for name, prop in event.properties.items() if prop.audience == "shared"}  # fmt: skip
     return {**base, **own}
 

@@ -68,7 +68,7 @@ def sampled(event_id: str, rate: float) -> bool:
 
 
 class Gate:
-    """Turns journal records into rows. ``withheld``: spec → fields (``event.name``, ``*.name``) without consent."""
+    """Turns journal records into rows. ``withheld``: spec → fields (``event/name``, ``*/name``) without consent."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class Gate:
     def _without(self, spec: str, event: str) -> frozenset[str]:
         key = (spec, event)
         if key not in self._hidden:
-            names = (name.partition(".") for name in self._withheld.get(spec, ()))
+            names = (name.partition("/") for name in self._withheld.get(spec, ()))
             self._hidden[key] = frozenset(last for first, _, last in names if first in ("*", event))
         return self._hidden[key]
 

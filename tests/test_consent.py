@@ -261,7 +261,7 @@ GRANTS = [
     NO,
     Grant(record=True),
     Grant(True, MINIMAL, "2026-11-22T12:00:00Z"),
-    Grant(True, STANDARD, "x", {"*.os": '{"a": "b\n"}', "e.$f": "'"}, {"team": "http endpoint=https://ü.example"}),
+    Grant(True, STANDARD, "x", {"*/os": '{"a": "b\n"}', "e/$f": "'"}, {"team": "http endpoint=https://ü.example"}),
     Grant(True, DEBUG, "", debug_expires=NOW),
 ]
 
@@ -427,14 +427,14 @@ def test_a_yes_is_to_every_field_that_could_be_shared() -> None:
     spec = load_spec(CORE)
     names = set(declarations(spec))
     shared = {
-        f"{event.name}.{name}"
+        f"{event.name}/{name}"
         for event in spec.events
         for name, prop in event.properties.items()
         if prop.audience == "shared"
     }
-    assert names == {f"*.{name}" for name in BASE} | shared
-    assert "command_completed.hashed_command_name" in names
-    assert "command_completed.command_name" not in names
+    assert names == {f"*/{name}" for name in BASE} | shared
+    assert "command_completed/hashed_command_name" in names
+    assert "command_completed/command_name" not in names
     assert declarations(TelemetrySpec(meta=spec.meta)) == {}
 
 
@@ -452,18 +452,18 @@ def test_an_unchanged_spec_waits_for_nothing() -> None:
 )  # fmt: skip
 def test_a_field_declared_otherwise_waits_alone(changes: dict[str, Any]) -> None:
     grant = new_grant(spec_with(), STANDARD, [], NOW)
-    assert waiting_fields(spec_with(**changes), grant) == {"paid.amount"}
+    assert waiting_fields(spec_with(**changes), grant) == {"paid/amount"}
 
 
 @pytest.mark.parametrize("changes", [{"why": "other reasons"}, {"days": 31}], ids=str)
 def test_an_event_kept_longer_or_for_another_reason_waits_whole(changes: dict[str, Any]) -> None:
     grant = new_grant(spec_with(), STANDARD, [], NOW)
-    assert waiting_fields(spec_with(**changes), grant) == {"paid.amount", "paid.currency"}
+    assert waiting_fields(spec_with(**changes), grant) == {"paid/amount", "paid/currency"}
 
 
 def test_a_new_field_waits_and_one_that_became_private_does_not() -> None:
     grant = new_grant(spec_with(audience="private"), STANDARD, [], NOW)
-    assert waiting_fields(spec_with(), grant) == {"paid.amount"}
+    assert waiting_fields(spec_with(), grant) == {"paid/amount"}
     grant = new_grant(spec_with(), STANDARD, [], NOW)
     assert waiting_fields(spec_with(audience="private"), grant) == frozenset()
 
@@ -472,7 +472,7 @@ def test_a_base_field_declared_otherwise_waits(monkeypatch: pytest.MonkeyPatch) 
     grant = new_grant(spec_with(), STANDARD, [], NOW)
     wider = msgspec.structs.replace(BASE["arch"], members=(*BASE["arch"].members, "sparc"))
     monkeypatch.setitem(BASE, "arch", wider)
-    assert waiting_fields(spec_with(), grant) == {"*.arch"}
+    assert waiting_fields(spec_with(), grant) == {"*/arch"}
 
 
 def test_of_two_versions_of_an_event_the_latest_is_declared() -> None:

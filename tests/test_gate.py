@@ -16,7 +16,7 @@ from cmdorc_telemetry.capture import Capture, Hasher
 from cmdorc_telemetry.decoding import decode
 from cmdorc_telemetry.gate import Gate, sampled
 from cmdorc_telemetry.spec import CORE, LEVELS, Level, Shapes, TelemetrySpec, load_spec, wire_shape
-from cmdorc_telemetry.types import Event, Gated, Trigger
+from cmdorc_telemetry.types import Captured, Event, Gated, Trigger
 
 SPEC = load_spec(CORE)
 REF = SPEC.ref
@@ -237,7 +237,7 @@ def test_an_event_that_is_not_sampled_says_no_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [{"command_completed.chain_depth"}, {"*.chain_depth"}, {"*.chain_depth", "orchestrator_started.final"}]
+    "names", [{"command_completed/chain_depth"}, {"*/chain_depth"}, {"*/chain_depth", "orchestrator_started/final"}]
 )
 def test_a_field_without_consent_is_withheld(names: set[str]) -> None:
     found = shared(gate(record(body()), withheld={REF: frozenset(names)}))
@@ -247,19 +247,19 @@ def test_a_field_without_consent_is_withheld(names: set[str]) -> None:
 
 
 def test_a_base_field_without_consent_is_withheld_from_every_event() -> None:
-    judge = Gate(SHAPES, lambda generation, spec: "debug", withheld={REF: frozenset({"*.os"})})
+    judge = Gate(SHAPES, lambda generation, spec: "debug", withheld={REF: frozenset({"*/os"})})
     gated = judge.gate([record(body()), record(body()), trigger()], "g", "journal")
     assert [b'"os"' in (row.shared or b'"os"') for row in gated.rows] == [False] * 3
 
 
 def test_a_required_field_without_consent_is_missed_by_nobody() -> None:
-    found = shared(gate(record(body()), withheld={REF: frozenset({"command_completed.duration_ms"})}))
+    found = shared(gate(record(body()), withheld={REF: frozenset({"command_completed/duration_ms"})}))
     assert found is not None
     assert "duration_ms" not in found
 
 
 def test_a_field_withheld_in_another_spec_or_event_is_shared() -> None:
-    found = shared(gate(record(body()), withheld={"app@2": frozenset({"*.final"}), REF: frozenset({"x.manual"})}))
+    found = shared(gate(record(body()), withheld={"app@2": frozenset({"*/final"}), REF: frozenset({"x/manual"})}))
     assert found is not None
     assert {"final", "manual"} <= found.keys()
 
@@ -268,7 +268,7 @@ def test_a_field_withheld_in_another_spec_or_event_is_shared() -> None:
     "name", ["event", "event_id", "spec", "level", "anonymous_install_id", "timestamp", "sampling_rate"]
 )
 def test_without_consent_to_what_every_event_needs_nothing_is_shared(name: str) -> None:
-    gated = gate(record(body()), withheld={REF: frozenset({f"*.{name}"})})
+    gated = gate(record(body()), withheld={REF: frozenset({f"*/{name}"})})
     assert shared(gated) is None
     assert gated.withheld == {"consent": 1}
 
@@ -602,7 +602,7 @@ def bodies(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     bodies(),
     st.sampled_from(LEVELS),
     st.none() | st.dictionaries(st.sampled_from(["duration_ms", "os", "event_id", "final", "x"]), values, max_size=2),
-    st.sets(st.sampled_from(["*.os", "*.event_id", "command_completed.final", "*.trigger_count"])),
+    st.sets(st.sampled_from(["*/os", "*/event_id", "command_completed/final", "*/trigger_count"])),
 )
 def test_what_is_shared_is_what_a_server_accepts(
     sample: tuple[str, dict[str, Any]], level: Level, answer: dict[str, Any] | None, names: set[str]
@@ -640,3 +640,24 @@ def test_most_of_those_bodies_are_shared() -> None:
 @given(st.binary(max_size=60) | values.map(lambda value: json.dumps(value).encode()))
 def test_the_gate_never_raises(data: bytes) -> None:
     assert gate(data).unreadable == 1
+
+
+def test_a_field_of_an_event_with_dots_in_its_name_waits_like_any_other() -> None:
+    prop = {"type": "bool", "level": "minimal"}
+    event = {"name": "billing.paid", "semantics": {"what": "x"}, "properties": {"a.b": prop, "open": prop}}
+    spec = msgspec.convert({"meta": {"name": "shop"}, "events": [event]}, TelemetrySpec)
+    base = {
+        **BASE,
+        "event": "billing.paid",
+        "spec": "shop@1",
+        "event_id": OTHER_ID,
+        "timestamp": "2026-11-22T03:00:00Z",
+    }
+    captured = Captured(
+        "event", "shop@1", "billing.paid", 1, 1, msgspec.Raw(json.dumps({**base, "a.b": True, "open": True}).encode())
+    )
+    judge = Gate(Shapes([spec]), lambda generation, name: "debug", withheld={"shop@1": frozenset({"billing.paid/a.b"})})
+    (row,) = judge.gate([msgspec.json.encode(captured)], "g", "s").rows
+    assert row.shared is not None
+    assert "open" in json.loads(row.shared)
+    assert "a.b" not in json.loads(row.shared)

@@ -500,7 +500,7 @@ def test_a_new_decision_begins_a_new_segment(machine: Machine, ready: Ready) -> 
 def test_a_field_without_consent_is_not_shared(machine: Machine) -> None:
     machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
     grant = new_grant(SPEC, LEVEL.STANDARD, machine.destinations(), NOW)
-    fields = {name: text for name, text in grant.fields.items() if name != "command_completed.chain_depth"}
+    fields = {name: text for name, text in grant.fields.items() if name != "command_completed/chain_depth"}
     save_grant(machine.home, "cmdorc.core", Grant(True, grant.share, grant.decided_at, fields, grant.destinations))
     pipeline = machine.pipeline(carriers(plain=Plain))
     spool = machine.open(pipeline)

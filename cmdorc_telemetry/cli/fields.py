@@ -70,7 +70,7 @@ def explain(machine: Machine, shown: Shown) -> tuple[list[Line], list[Line]]:
     level: Level = body.get(renamed.get("level", "level"), LEVELS[0])
     withheld = []
     for name, prop in properties.items():
-        asked = f"{'*' if name in BASE else shown.event.name}.{name}" not in waiting
+        asked = f"{'*' if name in BASE else shown.event.name}/{name}" not in waiting
         had = None if captured is None else captured.get(name)
         value = body.get(renamed.get(name, name))
         if reason := _reason(prop, level, value, had, asked=asked, sample=captured is None):

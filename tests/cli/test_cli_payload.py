@@ -316,7 +316,7 @@ def test_fields_that_wait_for_consent_are_said(stored, terminal) -> None:
     consent = load_consent(stored.home)
     assert consent is not None
     grant = consent.grants[CORE_SPEC]
-    fields = {name: text for name, text in grant.fields.items() if name != "command_completed.final"}
+    fields = {name: text for name, text in grant.fields.items() if name != "command_completed/final"}
     save_grant(stored.home, CORE_SPEC, type(grant)(True, grant.share, "", fields, grant.destinations))
     stored("stats")
     stored.record()

@@ -262,10 +262,10 @@ def test_new_fields_wait_for_an_answer(machine) -> None:
     assert consent is not None
     grant = consent.grants[CORE_SPEC]
     fields = dict(grant.fields)
-    del fields["command_completed.final"]
+    del fields["command_completed/final"]
     save_grant(machine.home, CORE_SPEC, type(grant)(True, grant.share, grant.decided_at, fields))
     assert (
-        "! 1 field waits for your answer: command_completed.final. Withheld until then.\n  telemetry opt-in\n"
+        "! 1 field waits for your answer: command_completed/final. Withheld until then.\n  telemetry opt-in\n"
         in machine("status").stdout
     )
     save_grant(machine.home, CORE_SPEC, type(grant)(True, grant.share, grant.decided_at))
