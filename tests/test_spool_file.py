@@ -292,7 +292,8 @@ def test_the_reserve_is_there_from_the_start_and_comes_back_with_room(path: Path
     with files_end_at(RESERVE_BYTES - 1):
         epoch = used(path)  # room for the spool, none for the reserve
     assert not reserve.exists()
-    assert Spool(path).epoch == epoch
+    with closing(Spool(path)) as spool:
+        assert spool.epoch == epoch
     assert reserve.stat().st_size == RESERVE_BYTES
     written = reserve.stat().st_mtime_ns
     Spool(path).close()
