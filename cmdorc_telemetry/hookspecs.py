@@ -82,6 +82,7 @@ def telemetry_anonymize(event: Event) -> Mapping[str, Any]:  # type: ignore[empt
 
     Return replacements for fields that the event has; None as a value removes the field. A new field, or a
     value that the spec does not allow, counts as a failure, and a failure holds the event's shared body back.
+    ``event_id`` may be replaced, not removed: events that are given the same id count as one.
 
     Example: ``def telemetry_anonymize(event): return {"python_version": None}``
     """
