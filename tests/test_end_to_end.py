@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.types import Ledger
 
 BIN = Path(sys.executable).parent
-Server = Callable[..., str]
 
 
 @pytest.fixture
@@ -28,32 +27,33 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "reports.db"
 
 
-@pytest.fixture
-def serve(store: Path) -> Iterator[Server]:
-    """Start a server process; returns its endpoint. All are ended at the end."""
-    running: list[subprocess.Popen[str]] = []
+class Servers:
+    """Starts server processes; a call returns the endpoint of a new one."""
 
-    def start(*options: str, port: int = 0) -> str:
-        command = [
-            BIN / "cmdorc-telemetry-server",
-            "serve",
-            "--port",
-            str(port),
-            "--store",
-            store,
-            "--k",
-            "1",
-            *options,
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        running.append(process)
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._running: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *options: str, port: int = 0) -> str:
+        command = [BIN / "cmdorc-telemetry-server", "serve", "--port", str(port), "--store", self._store, "--k", "1"]
+        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+        self._running.append(process)
         assert process.stdout is not None
         return process.stdout.readline().split()[-1]
 
-    yield start
-    for process in running:
-        process.terminate()
-        process.communicate(timeout=15)
+    def stop(self) -> None:
+        """End them all."""
+        while self._running:
+            process = self._running.pop()
+            process.terminate()
+            process.communicate(timeout=15)
+
+
+@pytest.fixture
+def serve(store: Path) -> Iterator[Servers]:
+    servers = Servers(store)
+    yield servers
+    servers.stop()
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def rows(store: Path) -> list[dict[str, object]]:
     return stored
 
 
-async def test_reports_arrive_and_an_answer_comes_back(home: Home, serve: Server, store: Path) -> None:
+async def test_reports_arrive_and_an_answer_comes_back(home: Home, serve: Servers, store: Path) -> None:
     agree(home, f'[telemetry]\nplugins = ["http"]\nendpoint = "{serve()}"\n')
     ledger = (await session())["http"]
     assert ledger.recorded > 0
@@ -122,20 +122,23 @@ async def test_reports_arrive_and_an_answer_comes_back(home: Home, serve: Server
     assert text.count('"command_completed"') == 6
 
 
-async def test_a_dead_server_loses_and_doubles_nothing(home: Home, serve: Server, store: Path) -> None:
-    port = int(serve().rsplit(":", 1)[1].split("/")[0])
-    agree(home, f'[telemetry]\nplugins = ["http"]\nendpoint = "http://127.0.0.1:{port + 1}/v1"\n')
+async def test_a_dead_server_loses_and_doubles_nothing(home: Home, serve: Servers, store: Path) -> None:
+    endpoint = serve()
+    serve.stop()
+    agree(home, f'[telemetry]\nplugins = ["http"]\nendpoint = "{endpoint}"\n')
     first = (await session(flush=8.0))["http"]
     assert first.pending == first.recorded > 0
     assert "no connection" in first.last_error
-    serve(port=port + 1)
+    assert serve(port=int(endpoint.rsplit(":", 1)[1].split("/")[0])) == endpoint
     second = (await session())["http"]
     assert second.acknowledged == second.recorded > first.recorded
     stored = rows(store)
     assert len({json.dumps(row, sort_keys=True) for row in stored}) == len(stored) == second.recorded
 
 
-async def test_private_fields_reach_only_a_server_that_is_the_users_own(home: Home, serve: Server, store: Path) -> None:
+async def test_private_fields_reach_only_a_server_that_is_the_users_own(
+    home: Home, serve: Servers, store: Path
+) -> None:
     endpoint = serve("--accept-private")
     agree(home, f'[telemetry]\nplugins = ["http"]\n[telemetry.to.mine]\nplugin = "http"\nendpoint = "{endpoint}"\n'
                 'audience = "private"\n', TelemetryLevel.OFF)  # fmt: skip
@@ -144,7 +147,7 @@ async def test_private_fields_reach_only_a_server_that_is_the_users_own(home: Ho
     assert "Secret name" in json.dumps(rows(store))
 
 
-async def test_a_server_of_somebody_else_refuses_private_fields(home: Home, serve: Server, store: Path) -> None:
+async def test_a_server_of_somebody_else_refuses_private_fields(home: Home, serve: Servers, store: Path) -> None:
     endpoint = serve()
     agree(home, f'[telemetry]\nplugins = ["http"]\n[telemetry.to.mine]\nplugin = "http"\nendpoint = "{endpoint}"\n'
                 'audience = "private"\n')  # fmt: skip
@@ -153,7 +156,7 @@ async def test_a_server_of_somebody_else_refuses_private_fields(home: Home, serv
     assert ledger.dropped["rejected-by-server"] > 0
 
 
-async def test_without_the_plugin_events_wait(home: Home, serve: Server) -> None:
+async def test_without_the_plugin_events_wait(home: Home, serve: Servers) -> None:
     agree(home, '[telemetry]\nplugins = []\nendpoint = "http://127.0.0.1:9/v1"\n')
     ledger = await session()
     assert ledger["http"].pending == ledger["http"].recorded > 0
