@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 PROJECT = "cmdorc_telemetry"
 """Name of the pluggy project and of the entry-point group."""
 
+API_VERSION = 1
+"""Raised when a hook's name or arguments change in a way that breaks plugins."""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
