@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import clock
+from .bounds import DEFAULT, NAMES, Bounds
 from .errors import ConfigError, nearest
 
 if sys.version_info >= (3, 11):  # pragma: no cover - which of the two is there depends on the Python version
@@ -122,6 +123,12 @@ class TelemetryConfig:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings of plugins that are not destinations, by plugin."""
     specs: tuple[Path, ...] = ()
+    bounds: Bounds = DEFAULT
+    """What telemetry may take of the machine."""
+    sync: bool = False
+    """Whether what was captured is synced to the disk in groups, to survive a loss of power."""
+    background: bool = False
+    """Whether a process that ends may leave a sender behind."""
     source: Path | None = None
     """The file it was read from."""
     unsaid: frozenset[str] = frozenset()
@@ -154,6 +161,9 @@ class Layer:
     destinations: tuple[DestinationConfig, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     specs: tuple[Path, ...] = ()
+    bounds: Bounds = DEFAULT
+    sync: bool = False
+    background: bool = False
     asks: bool = False
     """Whether the file has a ``[telemetry]`` table at all."""
     debug_consent_given: bool = False
@@ -172,6 +182,9 @@ class Layer:
             config.destinations,
             config.settings,
             config.specs,
+            config.bounds,
+            config.sync,
+            config.background,
             asks=True,
         )
 
@@ -262,6 +275,9 @@ _KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "level": (str, "one of off, minimal, standard, debug"),
     "plugins": (list, "a list of names"),
     "specs": (list, "a list of files"),
+    "bounds": (dict, "a table [telemetry.bounds]"),
+    "sync": (bool, "true or false"),
+    "background": (bool, "true or false"),
     "endpoint": (str, "a URL"),
     "local_file": (str, "a path"),
     "to": (dict, "tables [telemetry.to.NAME]"),
@@ -301,6 +317,9 @@ def load_layer(path: Path) -> Layer:
         destinations=_destinations(path, table),
         settings=_tables(path, "telemetry.settings", table.get("settings", {})),
         specs=tuple(path.parent / _expanded(path, "telemetry.specs", name) for name in table.get("specs", ())),
+        bounds=_bounds(path, table.get("bounds", {})),
+        sync=table.get("sync", False),
+        background=table.get("background", False),
         asks=True,
         debug_consent_given=table.get("debug_consent_given", False),
         debug_consent_expires=expires.replace(tzinfo=expires.tzinfo or timezone.utc) if expires else None,
@@ -319,6 +338,14 @@ def _check(
     kind, expected = keys[key]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(path, f"{prefix}.{key}", f"found {value!r}", expected)
+
+
+def _bounds(path: Path, table: Mapping[str, Any]) -> Bounds:
+    for key, value in table.items():
+        _check(path, "telemetry.bounds", key, value, dict.fromkeys(NAMES, (int, "a whole number")), closed=True)
+        if value < 1:
+            raise ConfigError(path, f"telemetry.bounds.{key}", f"found {value}", "1 or more")
+    return Bounds(**table)
 
 
 def _tables(path: Path, key: str, tables: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -408,6 +435,9 @@ def load_telemetry_config(path: str | Path) -> TelemetryConfig:
         destinations=layer.destinations,
         settings=layer.settings,
         specs=layer.specs,
+        bounds=layer.bounds,
+        sync=layer.sync,
+        background=layer.background,
         source=path,
         unsaid=frozenset(name for name in ("enabled", "level") if getattr(layer, name) is None),
     )

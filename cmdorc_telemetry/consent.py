@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import clock, files
+from .bounds import DEFAULT
 from .config import (
     DestinationConfig,
     Home,
@@ -256,6 +257,8 @@ def _wishes(layer: Layer, name: str) -> Iterator[str]:
     for what, entries in (("plugin", layer.plugins), ("destination", [to.name for to in layer.destinations])):
         for entry in entries:
             yield f"{layer.source or name} asks for {what} {entry}; only your own file can"
+    if layer.bounds != DEFAULT or layer.sync or layer.background:
+        yield f"{layer.source or name} sets bounds, sync or background; only your own file can"
 
 
 def waiting_fields(spec: TelemetrySpec, grant: Grant | None) -> frozenset[str]:

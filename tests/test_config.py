@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import TelemetryConfig, TelemetryLevel, load_telemetry_config
+from cmdorc_telemetry.bounds import NAMES, Bounds
 from cmdorc_telemetry.clock import utcnow
 from cmdorc_telemetry.config import DestinationConfig, Home, Layer, home_dir, load_layer, read_table
 from cmdorc_telemetry.errors import ConfigError
 
 DAY = timedelta(days=1)
 LEVELS = "off, minimal, standard, debug"
-KEYS = "enabled, level, plugins, specs, endpoint, local_file, to, settings, debug_consent_given, debug_consent_expires"
+KEYS = (
+    "enabled, level, plugins, specs, bounds, sync, background, endpoint, local_file, to, settings, "
+    "debug_consent_given, debug_consent_expires"
+)
 
 
 @pytest.fixture
@@ -61,6 +65,14 @@ def fault(file: Path, text: str, load: Any = load_layer) -> str:
         ("telemetry.local_file = []", "telemetry.local_file: found []; expected a path"),
         ("telemetry.to = 'http'", "telemetry.to: found 'http'; expected tables [telemetry.to.NAME]"),
         ("telemetry.to.team = 'http'", "telemetry.to.team: found 'http'; expected a table"),
+        ("telemetry.bounds = 5", "telemetry.bounds: found 5; expected a table [telemetry.bounds]"),
+        ("telemetry.bounds.spool_mb = 5", "telemetry.bounds.spool_mb: unknown key; expected one of "
+         f"{', '.join(NAMES)}. Did you mean 'spool_mib'?"),
+        ("telemetry.bounds.spool_mib = 0.5", "telemetry.bounds.spool_mib: found 0.5; expected a whole number"),
+        ("telemetry.bounds.keep_days = true", "telemetry.bounds.keep_days: found True; expected a whole number"),
+        ("telemetry.bounds.keep_days = 0", "telemetry.bounds.keep_days: found 0; expected 1 or more"),
+        ("telemetry.sync = 1", "telemetry.sync: found 1; expected true or false"),
+        ("telemetry.background = 'no'", "telemetry.background: found 'no'; expected true or false"),
         ("telemetry.settings = 1", "telemetry.settings: found 1; expected tables [telemetry.settings.PLUGIN]"),
         ("telemetry.settings.bell = true", "telemetry.settings.bell: found True; expected a table"),
         ("telemetry.debug_consent_given = 'y'", "telemetry.debug_consent_given: found 'y'; expected true or false"),
@@ -337,3 +349,13 @@ def test_everything_of_a_user_is_below_one_directory(tmp_path: Path) -> None:
             assert path == tmp_path / outside[name]
         else:
             assert path.is_relative_to(tmp_path / "telemetry")
+
+
+def test_bounds_sync_and_background_are_read_and_default_to_little(file: Path) -> None:
+    assert load_layer(file).bounds == Bounds()
+    file.write_text("[telemetry]\nsync = true\nbackground = true\n[telemetry.bounds]\nkeep_days = 3\n")
+    layer = load_layer(file)
+    assert (layer.bounds, layer.sync, layer.background) == (Bounds(keep_days=3), True, True)
+    config = load_telemetry_config(file)
+    assert Layer.of(config).bounds == Bounds(keep_days=3)
+    assert (Layer.of(config).sync, Layer.of(config).background) == (True, True)

@@ -195,7 +195,7 @@ def test_recording_for_oneself_shares_nothing_and_stays_on() -> None:
 
 def test_every_limit_and_every_wish_has_a_name() -> None:
     grant = Grant(True, DEBUG, "2026-11-01T00:00:00Z")
-    project = Layer(Path("p.toml"), None, STANDARD, ("bell",), (DestinationConfig("spy", "http"),))
+    project = Layer(Path("p.toml"), None, STANDARD, ("bell",), (DestinationConfig("spy", "http"),), sync=True)
     policy = decided(grant, user=Layer(level=MINIMAL), project=project, argument=Layer(enabled=False))
     assert policy.limits == (
         "DEBUG consent: expired (standard)",
@@ -206,6 +206,7 @@ def test_every_limit_and_every_wish_has_a_name() -> None:
         "p.toml asks for level standard; only your own yes can raise it",
         "p.toml asks for plugin bell; only your own file can",
         "p.toml asks for destination spy; only your own file can",
+        "p.toml sets bounds, sync or background; only your own file can",
     )
     assert policy.decided_at == "2026-11-01T00:00:00Z"
 

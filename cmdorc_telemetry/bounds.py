@@ -1,0 +1,36 @@
+"""How much telemetry may take of a machine: the ``[telemetry.bounds]`` of the user's own file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits of size, count, age and time. Where one is reached, events are dropped and counted, by reason."""
+
+    segment_kib: int = 1024
+    """Size at which a process begins another journal segment."""
+    journal_segments: int = 1000
+    """Segments that may wait to be imported, of all processes."""
+    journal_mib: int = 64
+    """Size that all of them may have together."""
+    spool_events: int = 200_000
+    """Events that may wait in the spool."""
+    spool_mib: int = 256
+    """Size that the spool may have."""
+    keep_days: int = 30
+    """Age at which an event that could not be delivered expires."""
+    batch_events: int = 500
+    """Events in one batch."""
+    batch_kib: int = 1024
+    """Size of one batch before compression."""
+    batch_seconds: int = 5
+    """How long an event waits for others to share its batch."""
+    pause_seconds: int = 3600
+    """Longest pause between two tries, and the most that a receiver's Retry-After is honoured for."""
+
+
+NAMES = tuple(each.name for each in fields(Bounds))
+
+DEFAULT = Bounds()
