@@ -18,7 +18,7 @@ _WHERE = {
     "TelemetryConfig": "config",
     "TelemetryLevel": "config",
     "TelemetryOrchestrator": "instrumentation",
-    "TelemetryPayloadBuilder": "capture",
+    "TelemetryPayloadBuilder": "capture.payloads",
     "TelemetryRegistry": "spec",
     "TelemetryReporter": "reporter",
     "TelemetrySpec": "spec",
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .capture import TelemetryPayloadBuilder
+    from .capture.payloads import TelemetryPayloadBuilder
     from .config import TelemetryConfig, TelemetryLevel, load_telemetry_config
     from .hookspecs import hookimpl
     from .instrumentation import TelemetryOrchestrator, instrument

@@ -81,28 +81,32 @@ def _function(impl: pluggy.HookImpl) -> Callable[[Any], Any]:
 
 
 class Listener:
-    """One hookimpl that observes: called with one record, and caught.
+    """One hookimpl that observes: called with one record, and caught."""
 
-    Unless ``trusted`` it is timed: three slow calls switch off all lifecycle hooks of its plugin.
-    """
-
-    def __init__(self, host: PluginHost, name: str, impl: pluggy.HookImpl, *, trusted: bool) -> None:
+    def __init__(self, host: PluginHost, name: str, impl: pluggy.HookImpl) -> None:
         self.name = name
-        self._host, self._trusted = host, trusted
+        self._host = host
         self._call = _function(impl)
 
     def __call__(self, record: object) -> None:
-        slow = self._host.slow
-        if slow[self.name] >= SLOW_CALLS and not self._trusted:
-            return
-        start = clock.perf()
         try:
             self._call(record)
         except BaseException as fault:
             if not _caught(fault):
                 raise
             self._host.fail(self.name, f"raised {type(fault).__name__}: {fault}", "report it to its author")
-        if clock.perf() - start > SLOW_SECONDS and not self._trusted:
+
+
+class TimedListener(Listener):
+    """One that is somebody else's: three slow calls switch off all lifecycle hooks of its plugin."""
+
+    def __call__(self, record: object) -> None:
+        slow = self._host.slow
+        if slow[self.name] >= SLOW_CALLS:
+            return
+        start = clock.perf()
+        super().__call__(record)
+        if clock.perf() - start > SLOW_SECONDS:
             slow[self.name] += 1
             if slow[self.name] == SLOW_CALLS:
                 self._host.fail(
@@ -221,7 +225,9 @@ class PluginHost:
 
     def listeners(self, hook: str) -> tuple[Listener, ...]:
         """The lifecycle hookimpls of ``hook``, in the order in which they registered."""
-        return tuple(Listener(self, name, impl, trusted=name in self._trusted) for name, impl in self._impls(hook))
+        return tuple(
+            (Listener if name in self._trusted else TimedListener)(self, name, impl) for name, impl in self._impls(hook)
+        )
 
     def reporters(self) -> dict[str, type[TelemetryReporter]]:
         """Reporter classes by the name that a destination refers to."""
@@ -268,7 +274,7 @@ class PluginHost:
     def announce(self, anomaly: Anomaly) -> None:
         """Tell every plugin of an alert."""
         for name, impl in self._impls("telemetry_anomaly"):
-            Listener(self, name, impl, trusted=True)(anomaly)  # not on the caller's thread: may take its time
+            Listener(self, name, impl)(anomaly)  # not on the caller's thread: may take its time
 
     def anonymizers(self) -> list[Anonymizer]:
         """The anonymizers, in order. One that is named but could not be loaded is among the failures."""

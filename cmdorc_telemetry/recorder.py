@@ -49,7 +49,7 @@ class Collector:
         self._sessions: dict[str, SessionStatistics] = {}
 
     def _of(self, session_id: str) -> SessionStatistics:
-        return self._sessions.setdefault(session_id, SessionStatistics())
+        return self._sessions.get(session_id) or self._sessions.setdefault(session_id, SessionStatistics())
 
     @hookimpl
     def cmdorc_startup(self, session: Session) -> None:
@@ -60,7 +60,8 @@ class Collector:
     def cmdorc_completed(self, run: CompletedRun) -> None:
         """Record ``command_completed``."""
         self._of(run.session_id).add_run(run)
-        self._recorder.track("command_completed", completed_properties(run, self._recorder.hasher))
+        recorder = self._recorder
+        recorder.append(recorder.capture.record("command_completed", completed_properties(run, recorder.hasher)))
 
     @hookimpl
     def cmdorc_trigger(self, trigger: Trigger) -> None:

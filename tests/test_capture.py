@@ -11,7 +11,9 @@ import platform
 import re
 import sys
 import uuid
+import weakref
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -22,16 +24,16 @@ import pytest
 from cmdorc_telemetry import clock
 from cmdorc_telemetry.capture import (
     Capture,
+    EventIds,
     Hasher,
     SessionStatistics,
-    TelemetryPayloadBuilder,
     completed_properties,
     cwd_prefix,
-    event_id,
     machine_fields,
     startup_properties,
     trigger_properties,
 )
+from cmdorc_telemetry.capture.payloads import TelemetryPayloadBuilder
 from cmdorc_telemetry.config import TelemetryLevel
 from cmdorc_telemetry.decoding import decode
 from cmdorc_telemetry.spec import CORE, TelemetrySpec, load_spec
@@ -316,8 +318,15 @@ def test_events_of_several_specs_say_which_and_their_version() -> None:
 # Ids, hashes, machines
 
 
-def test_event_ids_are_uuid7_of_the_second_unique_and_fresh() -> None:
-    ids = [event_id(1_795_316_400) for _ in range(2000)]
+def ids_of(capture: Capture, count: int) -> list[str]:
+    return [json.loads(capture.record("command_completed", {}))[5]["event_id"] for _ in range(count)]
+
+
+def test_event_ids_are_uuid7_of_the_second_unique_and_fresh(
+    capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(clock, "wall", lambda: 1_795_316_400.9)
+    ids = ids_of(capture, 2000)
     assert len(set(ids)) == 2000
     for each in ids:
         parsed = uuid.UUID(each)
@@ -327,6 +336,43 @@ def test_event_ids_are_uuid7_of_the_second_unique_and_fresh() -> None:
     for place in set(range(36)) - {*range(15), 18, 19, 23}:  # after the time, and but for version and dashes
         assert len({each[place] for each in ids}) == 16, "every digit is drawn anew"
     assert {each[19] for each in ids} == set("89ab")
+
+
+def test_threads_never_get_the_same_event_id() -> None:
+    ids = EventIds()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: [ids.tail() for _ in range(3000)], range(8)))
+    finally:
+        sys.setswitchinterval(before)
+    assert len({tail for each in found for tail in each}) == 8 * 3000
+
+
+def test_a_forked_child_never_gets_an_event_id_of_its_parent() -> None:
+    ids = EventIds()
+    ids.tail()  # from now on there is a block
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, b"\n".join(ids.tail() for _ in range(50)))
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        theirs = set(file.read().split(b"\n"))
+    os.waitpid(child, 0)
+    assert len(theirs) == 50
+    assert not theirs & {ids.tail() for _ in range(200)}
+
+
+def test_event_ids_leave_nothing_behind_for_later_forks() -> None:
+    ids = EventIds()
+    reference = weakref.ref(ids)
+    del ids
+    assert reference() is None
+    if (child := os.fork()) == 0:
+        os._exit(0)  # what was registered for it does no harm
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_hash_is_hmac_sha256_with_the_salt() -> None:

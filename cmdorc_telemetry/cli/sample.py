@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from .. import clock
-from ..capture import TelemetryPayloadBuilder, completed_properties, machine_fields, startup_properties
+from ..capture import completed_properties, machine_fields, startup_properties
+from ..capture.payloads import TelemetryPayloadBuilder
 from ..config import TelemetryLevel
 from ..spec import LEVELS, Event, Level, Property, Shapes, TelemetrySpec, bucket_labels
 from ..types import CompletedRun, Session, Trigger
