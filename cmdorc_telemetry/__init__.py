@@ -15,7 +15,7 @@ _WHERE = {
     "NoopReporter": "reporter",
     "Session": "types",
     "Telemetry": "telemetry",
-    "TelemetryConfig": "config",
+    "TelemetryConfig": "argument",
     "TelemetryLevel": "config",
     "TelemetryOrchestrator": "instrumentation",
     "TelemetryPayloadBuilder": "capture.payloads",
@@ -25,7 +25,7 @@ _WHERE = {
     "Trigger": "types",
     "hookimpl": "hookspecs",
     "instrument": "instrumentation",
-    "load_telemetry_config": "config",
+    "load_telemetry_config": "argument",
 }
 __all__ = [
     "CompletedRun",
@@ -46,8 +46,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from .argument import TelemetryConfig, load_telemetry_config
     from .capture.payloads import TelemetryPayloadBuilder
-    from .config import TelemetryConfig, TelemetryLevel, load_telemetry_config
+    from .config import TelemetryLevel
     from .hookspecs import hookimpl
     from .instrumentation import TelemetryOrchestrator, instrument
     from .reporter import NoopReporter, TelemetryReporter

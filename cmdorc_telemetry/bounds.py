@@ -1,12 +1,9 @@
 """How much telemetry may take of a machine: the ``[telemetry.bounds]`` of the user's own file."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(NamedTuple):
     """Limits of size, count, age and time. Where one is reached, events are dropped and counted, by reason."""
 
     segment_kib: int = 1024
@@ -31,6 +28,6 @@ class Bounds:
     """Longest pause between two tries, and the most that a receiver's Retry-After is honoured for."""
 
 
-NAMES = tuple(each.name for each in fields(Bounds))
+NAMES = Bounds._fields
 
 DEFAULT = Bounds()

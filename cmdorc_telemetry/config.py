@@ -1,22 +1,19 @@
-"""Configuration files and variables → frozen values. Says what is wanted, not what is allowed (``consent.py``).
+"""Configuration files and variables → checked values. Says what is wanted, not what is allowed (``consent.py``).
 
 Layers: the user's file (``~/.cmdorc/config.toml``), or an operator's where nobody decided; a project's cmdorc
 TOML, which can only lower; the environment.
 """
 
-from __future__ import annotations
-
+# Annotations are evaluated here: as strings they would make each NamedTuple ten times as dear to import.
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import clock
 from .bounds import DEFAULT, NAMES, Bounds
 from .errors import ConfigError, nearest
 
@@ -24,6 +21,9 @@ if sys.version_info >= (3, 11):  # pragma: no cover - which of the two is there 
     import tomllib
 else:  # pragma: no cover - likewise
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from .argument import TelemetryConfig
 
 
 class TelemetryLevel(Enum):
@@ -39,14 +39,14 @@ class TelemetryLevel(Enum):
         """0 for OFF to 3 for DEBUG."""
         return _RANKS[self]
 
-    def __lt__(self, other: TelemetryLevel) -> bool:
+    def __lt__(self, other: "TelemetryLevel") -> bool:
         return self.rank < other.rank
 
-    def __le__(self, other: TelemetryLevel) -> bool:
+    def __le__(self, other: "TelemetryLevel") -> bool:
         return self.rank <= other.rank
 
     @classmethod
-    def parse(cls, value: object, where: object, key: str) -> TelemetryLevel:
+    def parse(cls, value: object, where: object, key: str) -> "TelemetryLevel":
         """The level of that name. Raises ConfigError."""
         if isinstance(value, TelemetryLevel):
             return value
@@ -63,8 +63,7 @@ RESERVED = ("plugin", "audience", "level", "events", "rename", "timeout")
 """Keys of a destination that the core reads itself; all others are its reporter's settings."""
 
 
-@dataclass(frozen=True)
-class DestinationConfig:
+class DestinationConfig(NamedTuple):
     """One ``[telemetry.to.NAME]`` table."""
 
     name: str
@@ -72,10 +71,10 @@ class DestinationConfig:
     audience: str = "shared"
     level: TelemetryLevel | None = None
     events: tuple[str, ...] | None = None
-    rename: Mapping[str, str] = field(default_factory=dict)
+    rename: Mapping[str, str] = {}
     timeout: float = 10.0
     """Seconds that one call of the reporter may take."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = {}
     """As written; ``NAME_env`` not yet replaced."""
     where: str = ""
     """The file, for messages."""
@@ -105,53 +104,7 @@ class DestinationConfig:
         return settings
 
 
-@dataclass(frozen=True)
-class TelemetryConfig:
-    """What one file, or one caller, asks for. Asking never turns anything on: see ``consent.py``.
-
-    Raises ConfigError (a ValueError) for DEBUG without a consent that is still valid.
-    """
-
-    enabled: bool = False
-    level: TelemetryLevel = TelemetryLevel.MINIMAL
-    endpoint: str | None = None
-    local_file: Path | None = None
-    debug_consent_given: bool = False
-    debug_consent_expires: datetime | None = None
-    plugins: tuple[str, ...] = ()
-    destinations: tuple[DestinationConfig, ...] = ()
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Settings of plugins that are not destinations, by plugin."""
-    specs: tuple[Path, ...] = ()
-    bounds: Bounds = DEFAULT
-    """What telemetry may take of the machine."""
-    sync: bool = False
-    """Whether what was captured is synced to the disk in groups, to survive a loss of power."""
-    background: bool = False
-    """Whether a process that ends may leave a sender behind."""
-    source: Path | None = None
-    """The file it was read from."""
-    unsaid: frozenset[str] = frozenset()
-    """Which of ``enabled`` and ``level`` that file does not mention: these lower nothing."""
-
-    def __post_init__(self) -> None:
-        where = self.source or "TelemetryConfig"
-        if not isinstance(self.level, TelemetryLevel):
-            raise ConfigError(where, "level", f"found {self.level!r}", "a TelemetryLevel")
-        if self.level is TelemetryLevel.DEBUG:
-            if not self.debug_consent_given:
-                raise ConfigError(where, "level", "found 'debug' without debug_consent_given",
-                                  "a consent: cmdorc telemetry opt-in --debug")  # fmt: skip
-            expires = self.debug_consent_expires
-            if expires is None or expires.tzinfo is None:
-                raise ConfigError(where, "debug_consent_expires", f"found {expires!r}", "a moment with a time zone")
-            if expires <= clock.utcnow():
-                raise ConfigError(where, "debug_consent_expires", f"expired on {expires:%Y-%m-%d}",
-                                  "a new consent: cmdorc telemetry opt-in --debug")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One file's ``[telemetry]`` table, checked. None means that the file says nothing about it."""
 
     source: Path | None = None
@@ -159,7 +112,7 @@ class Layer:
     level: TelemetryLevel | None = None
     plugins: tuple[str, ...] = ()
     destinations: tuple[DestinationConfig, ...] = ()
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = {}
     specs: tuple[Path, ...] = ()
     bounds: Bounds = DEFAULT
     sync: bool = False
@@ -170,7 +123,7 @@ class Layer:
     debug_consent_expires: datetime | None = None
 
     @classmethod
-    def of(cls, config: TelemetryConfig | None) -> Layer:
+    def of(cls, config: "TelemetryConfig | None") -> "Layer":
         """A ``config=`` argument as a layer."""
         if config is None:
             return cls()
@@ -199,8 +152,7 @@ def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
         raise ConfigError("environment", "HOME", "no home directory", "HOME or CMDORC_HOME to be set") from None
 
 
-@dataclass(frozen=True)
-class Home:
+class Home(NamedTuple):
     """Where everything of one user is. Nothing outside these paths is ever written, but to a destination."""
 
     root: Path
@@ -316,7 +268,7 @@ def load_layer(path: Path) -> Layer:
         plugins=tuple(table.get("plugins", ())),
         destinations=_destinations(path, table),
         settings=_tables(path, "telemetry.settings", table.get("settings", {})),
-        specs=tuple(path.parent / _expanded(path, "telemetry.specs", name) for name in table.get("specs", ())),
+        specs=tuple(path.parent / expanded(path, "telemetry.specs", name) for name in table.get("specs", ())),
         bounds=_bounds(path, table.get("bounds", {})),
         sync=table.get("sync", False),
         background=table.get("background", False),
@@ -355,7 +307,8 @@ def _tables(path: Path, key: str, tables: dict[str, Any]) -> dict[str, dict[str,
     return {name: dict(entry) for name, entry in tables.items()}
 
 
-def _expanded(path: Path, key: str, name: str) -> Path:
+def expanded(path: Path, key: str, name: str) -> Path:
+    """``name`` as a path, ``~`` replaced. Raises ConfigError."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -410,34 +363,4 @@ def _destination(path: Path, name: str, entry: Mapping[str, Any]) -> Destination
         timeout=float(entry.get("timeout", 10.0)),
         settings={key: value for key, value in entry.items() if key not in RESERVED},
         where=str(path),
-    )
-
-
-def load_telemetry_config(path: str | Path) -> TelemetryConfig:
-    """The ``[telemetry]`` table of a file, such as a cmdorc TOML. Raises ConfigError; a missing file is one.
-
-    Nothing is turned on by it: an ``instrument(…, config=…)`` can only lower what the user decided.
-    """
-    path = Path(path)
-    if not os.path.isfile(path):
-        raise ConfigError(path, "", "no such file", "a TOML file")
-    layer = load_layer(path)
-    settings = {to.name: to.settings for to in layer.destinations}
-    local_file = settings.get("file", {}).get("path")
-    return TelemetryConfig(
-        enabled=bool(layer.enabled),
-        level=layer.level or TelemetryLevel.MINIMAL,
-        endpoint=settings.get("http", {}).get("endpoint"),
-        local_file=_expanded(path, "telemetry.to.file.path", local_file) if local_file else None,
-        debug_consent_given=layer.debug_consent_given,
-        debug_consent_expires=layer.debug_consent_expires,
-        plugins=layer.plugins,
-        destinations=layer.destinations,
-        settings=layer.settings,
-        specs=layer.specs,
-        bounds=layer.bounds,
-        sync=layer.sync,
-        background=layer.background,
-        source=path,
-        unsaid=frozenset(name for name in ("enabled", "level") if getattr(layer, name) is None),
     )

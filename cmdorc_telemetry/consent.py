@@ -4,14 +4,12 @@
 raise anything; files, arguments and servers only lower.
 """
 
-from __future__ import annotations
-
+# Annotations are evaluated here: as strings they would make each NamedTuple ten times as dear to import.
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import clock, files
 from .bounds import DEFAULT
@@ -19,7 +17,6 @@ from .config import (
     DestinationConfig,
     Home,
     Layer,
-    TelemetryConfig,
     TelemetryLevel,
     home_dir,
     load_layer,
@@ -28,6 +25,7 @@ from .config import (
 from .errors import ConfigError, ConsentError, StorageError
 
 if TYPE_CHECKING:
+    from .argument import TelemetryConfig
     from .spec import TelemetrySpec
 
 CORE_SPEC = "cmdorc.core"
@@ -37,8 +35,7 @@ _CI_VARIABLES = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "BUILDKITE", "CIRCLECI", "
 _FALSE = ("", "0", "false", "no", "off")
 
 
-@dataclass(frozen=True)
-class Grant:
+class Grant(NamedTuple):
     """What a person said about one spec."""
 
     record: bool = False
@@ -46,20 +43,19 @@ class Grant:
     share: TelemetryLevel = TelemetryLevel.OFF
     """How much of them may go to shared destinations."""
     decided_at: str = ""
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = {}
     """``event/property`` (``*/name`` for base fields) → the declaration that was shown."""
-    destinations: Mapping[str, str] = field(default_factory=dict)
+    destinations: Mapping[str, str] = {}
     """Name → identity of each shared destination that was shown."""
     debug_expires: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Consent:
+class Consent(NamedTuple):
     """The file ``consent.toml``: every decision, and what older generations allowed."""
 
     generation: str = ""
-    grants: Mapping[str, Grant] = field(default_factory=dict)
-    generations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    grants: Mapping[str, Grant] = {}
+    generations: Mapping[str, Mapping[str, str]] = {}
     """Generation → spec name → the level that was shared under it."""
 
     def level_of(self, generation: str, spec: str) -> TelemetryLevel:
@@ -67,8 +63,7 @@ class Consent:
         return TelemetryLevel(self.generations.get(generation, {}).get(spec, "off"))
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """What is in force for one spec."""
 
     record: bool = False
@@ -261,14 +256,14 @@ def _wishes(layer: Layer, name: str) -> Iterator[str]:
         yield f"{layer.source or name} sets bounds, sync or background; only your own file can"
 
 
-def waiting_fields(spec: TelemetrySpec, grant: Grant | None) -> frozenset[str]:
+def waiting_fields(spec: "TelemetrySpec", grant: Grant | None) -> frozenset[str]:
     """The fields of ``spec`` that wait for a yes: declared otherwise than shown, or not shown. ``event/name``."""
     if grant is None:
         return frozenset()
     return frozenset(name for name, text in declarations(spec).items() if grant.fields.get(name) != text)
 
 
-def declarations(spec: TelemetrySpec) -> dict[str, str]:
+def declarations(spec: "TelemetrySpec") -> dict[str, str]:
     """Every field of ``spec`` that could be shared → what a person agrees to with it.
 
     Keys are ``event/name``, and ``*/name`` for base fields: names may hold dots, and no slash.
@@ -301,7 +296,7 @@ def allowed_destinations(
 
 
 def new_grant(
-    spec: TelemetrySpec, share: TelemetryLevel, destinations: Collection[DestinationConfig], now: datetime
+    spec: "TelemetrySpec", share: TelemetryLevel, destinations: Collection[DestinationConfig], now: datetime
 ) -> Grant:
     """A yes, now, to what ``spec`` declares at ``share`` and to the shared ones of ``destinations``. OFF: local."""
     shown = {to.name: to.identity for to in destinations if to.audience == "shared"}
@@ -309,8 +304,7 @@ def new_grant(
     return Grant(True, share, clock.iso(now.timestamp()), declarations(spec), shown, expires)
 
 
-@dataclass
-class Situation:
+class Situation(NamedTuple):
     """What this machine's files and variables say, read together."""
 
     home: Home
@@ -330,9 +324,9 @@ class Situation:
         cls,
         environ: Mapping[str, str] | None = None,
         *,
-        config: TelemetryConfig | None = None,
+        config: "TelemetryConfig | None" = None,
         project: Layer | None = None,
-    ) -> Situation:
+    ) -> "Situation":
         """Read it. Raises ConfigError for the user's (or an operator's) file."""
         environ = os.environ if environ is None else environ
         home = Home(home_dir(environ))
@@ -353,14 +347,12 @@ class Situation:
         argument = Layer.of(config) if config is not None else None
         return cls(home, environ, user, consent, project, argument, trouble, other)
 
-    def again(self) -> Situation:
+    def again(self) -> "Situation":
         """The same, read anew; a file that cannot be read any more turns everything off."""
         try:
-            fresh = Situation.read(self.environ, project=self.project)
+            return Situation.read(self.environ, project=self.project)._replace(argument=self.argument)
         except ConfigError as fault:
-            fresh = Situation(self.home, self.environ, Layer(), None, self.project, trouble=str(fault))
-        fresh.argument = self.argument
-        return fresh
+            return Situation(self.home, self.environ, Layer(), None, self.project, self.argument, str(fault))
 
     def policy(self, *, layered: bool = True, spec: str = CORE_SPEC) -> Policy:
         """What is in force now; ``layered`` False leaves out what holds for this program or project alone."""

@@ -24,7 +24,7 @@ from .telemetry import Telemetry
 if TYPE_CHECKING:
     from msgspec import Struct
 
-    from .config import TelemetryConfig
+    from .argument import TelemetryConfig
     from .reporter import TelemetryReporter
     from .types import Session
     from .watch import Watch

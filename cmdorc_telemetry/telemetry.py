@@ -12,11 +12,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .config import TelemetryConfig
 from .consent import Situation
 from .errors import TelemetryError
 
 if TYPE_CHECKING:
+    from .argument import TelemetryConfig
     from .pipeline import Pipeline
     from .plugins import Listener, PluginHost
     from .recorder import Recorder

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -50,19 +49,21 @@ many = settings(max_examples=250, deadline=None, derandomize=True, database=None
 # -- the decision ------------------------------------------------------------------------------------------------------
 
 levels = st.sampled_from(TelemetryLevel)
-grants = st.builds(
-    Grant,
-    record=st.booleans(),
-    share=levels,
-    debug_expires=st.sampled_from([None, NOW - timedelta(days=1), NOW, NOW + timedelta(seconds=1)]),
-)
-layers = st.builds(
-    Layer,
-    enabled=st.sampled_from([None, True, False]),
-    level=st.none() | levels,
-    plugins=st.sampled_from([(), ("http",)]),
-    destinations=st.sampled_from([(), (DestinationConfig("team", "http"),)]),
-)
+grants = st.fixed_dictionaries(
+    {
+        "record": st.booleans(),
+        "share": levels,
+        "debug_expires": st.sampled_from([None, NOW - timedelta(days=1), NOW, NOW + timedelta(seconds=1)]),
+    }
+).map(lambda said: Grant(**said))
+layers = st.fixed_dictionaries(
+    {
+        "enabled": st.sampled_from([None, True, False]),
+        "level": st.none() | levels,
+        "plugins": st.sampled_from([(), ("http",)]),
+        "destinations": st.sampled_from([(), (DestinationConfig("team", "http"),)]),
+    }
+).map(lambda said: Layer(**said))
 VARIABLE: dict[str | None, TelemetryLevel | None] = {
     None: None, "": None, "  ": None, "off": OFF, "minimal": MINIMAL, " Standard ": STANDARD, "debug": DEBUG,
     "DEBUG": DEBUG, "1": OFF, "true": OFF, "on": OFF, "standart": OFF, "\x00": OFF,
@@ -144,7 +145,7 @@ def test_wishing_changes_nothing(world: dict[str, Any]) -> None:
 @many
 @given(worlds)
 def test_a_persons_no_is_final(world: dict[str, Any]) -> None:
-    policy = decided(**{**world, "grant": replace(world["grant"] or Grant(share=DEBUG), record=False)})
+    policy = decided(**{**world, "grant": (world["grant"] or Grant(share=DEBUG))._replace(record=False)})
     assert (policy.record, policy.share, policy.decided_by) == (False, OFF, "you")
 
 
@@ -229,7 +230,7 @@ def test_of_two_files_each_is_called_what_it_is() -> None:
     mine = decided(YES, user=Layer(level=STANDARD), other=file)
     assert mine.limits == ("operator's file: level (minimal)",)
     assert mine.ignored == ("operator's file asks for plugin http; only your own file can",)
-    theirs = decided(user=replace(file, level=None), other=file, environ={"CMDORC_TELEMETRY": "standard"})
+    theirs = decided(user=file._replace(level=None), other=file, environ={"CMDORC_TELEMETRY": "standard"})
     assert theirs.limits == ("your file: level (minimal)",)
     assert theirs.ignored == ()
 
@@ -281,7 +282,7 @@ def test_a_decision_is_read_as_it_was_written(grant: Grant, home: Home) -> None:
 
 def test_every_decision_is_a_generation_of_its_own(home: Home) -> None:
     shares = [MINIMAL, STANDARD, STANDARD, DEBUG]
-    saved = [save_grant(home, CORE_SPEC, replace(YES, share=share)) for share in shares]
+    saved = [save_grant(home, CORE_SPEC, YES._replace(share=share)) for share in shares]
     assert len({consent.generation for consent in saved}) == len(shares)
     last = load_consent(home)
     assert last is not None
@@ -290,7 +291,7 @@ def test_every_decision_is_a_generation_of_its_own(home: Home) -> None:
     assert last.level_of(last.generation, "acme.app") is OFF
 
 
-@pytest.mark.parametrize("lesser", [replace(YES, share=MINIMAL), Grant(record=True), NO, replace(NO, share=DEBUG)])
+@pytest.mark.parametrize("lesser", [YES._replace(share=MINIMAL), Grant(record=True), NO, NO._replace(share=DEBUG)])
 def test_a_lesser_decision_holds_for_what_was_recorded_before_it(lesser: Grant, home: Home) -> None:
     """Whatever is decided later: an event recorded before an opt-out is not sent after the next opt-in."""
     save_grant(home, "acme.app", YES)
@@ -304,7 +305,7 @@ def test_a_lesser_decision_holds_for_what_was_recorded_before_it(lesser: Grant, 
 
 
 def test_what_no_generation_allows_any_more_is_forgotten(home: Home) -> None:
-    for grant in (YES, YES, replace(YES, share=MINIMAL)):
+    for grant in (YES, YES, YES._replace(share=MINIMAL)):
         save_grant(home, CORE_SPEC, grant)
     last = save_grant(home, CORE_SPEC, NO)
     assert last.generations == {last.generation: {}}
@@ -493,14 +494,14 @@ def test_a_shared_destination_needs_a_yes_to_exactly_itself() -> None:
     policy = Policy(record=True, share=STANDARD, decided_by="you")
     assert allowed_destinations(policy, grant, [TEAM, OWN]) == ([TEAM, OWN], [])
     others = [
-        replace(TEAM, settings={"endpoint": "https://elsewhere.example/v1"}),
-        replace(TEAM, settings={"endpoint_env": "ENDPOINT"}),
-        replace(TEAM, plugin="ftp"),
-        replace(TEAM, name="team2"),
+        TEAM._replace(settings={"endpoint": "https://elsewhere.example/v1"}),
+        TEAM._replace(settings={"endpoint_env": "ENDPOINT"}),
+        TEAM._replace(plugin="ftp"),
+        TEAM._replace(name="team2"),
     ]
     for other in others:
         assert allowed_destinations(policy, grant, [other, OWN]) == ([OWN], [other])
-    harmless = replace(TEAM, timeout=1.0, level=MINIMAL, settings={**TEAM.settings, "token_env": "T"})
+    harmless = TEAM._replace(timeout=1.0, level=MINIMAL, settings={**TEAM.settings, "token_env": "T"})
     assert allowed_destinations(policy, grant, [harmless]) == ([harmless], [])
     assert allowed_destinations(policy, None, [TEAM, OWN]) == ([OWN], [TEAM])
 
