@@ -14,6 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import files
 from .bounds import DEFAULT, NAMES, Bounds
 from .errors import ConfigError, nearest
 
@@ -203,6 +204,11 @@ class Home(NamedTuple):
         return self.telemetry / "locks"
 
     @property
+    def discovered(self) -> Path:
+        """Which plugins are installed, as it was last seen."""
+        return self.telemetry / "plugins.json"
+
+    @property
     def waiting(self) -> Path:
         """Exists, since its time of modification, while something waits to be delivered."""
         return self.telemetry / "waiting"
@@ -211,9 +217,8 @@ class Home(NamedTuple):
 def read_table(path: Path) -> dict[str, Any]:
     """The TOML in ``path``; empty where there is no such file. Raises ConfigError."""
     try:
-        with path.open("rb") as file:
-            table: dict[str, Any] = tomllib.load(file)
-            return table
+        table: dict[str, Any] = tomllib.loads(files.read(path).decode())
+        return table
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as fault:

@@ -20,12 +20,13 @@ from .config import DestinationConfig, TelemetryLevel
 from .consent import CORE_SPEC, Policy, Situation, allowed_destinations, waiting_fields
 from .decoding import decode
 from .delivery import Delivery, Destination
+from .discovery import installed
 from .errors import ConfigError, PluginError, StorageError
 from .files import FileLock
 from .gate import Gate
 from .history import NAME as HISTORY
 from .history import HistoryReporter
-from .plugins import PluginHost, installed
+from .plugins import PluginHost
 from .reporter import TelemetryReporter
 from .spec import Level, Shapes, TelemetryRegistry, lower, project
 from .spool import Spool
@@ -261,7 +262,7 @@ class Pipeline:
 
     def missing(self) -> dict[str, str]:
         """Destinations whose reporter is not there → what to do about it."""
-        there = {point.name for point in installed()} if self.configured else set()
+        there = {point.name for point in installed(self.home.discovered)} if self.configured else set()
         return {
             to.name: f'add "{to.plugin}" to plugins in {to.where}' if to.plugin in there
             else f"pip install cmdorc-telemetry-{to.plugin}"
@@ -270,10 +271,11 @@ class Pipeline:
 
     def routes(self) -> list[Destination]:
         """Where workers send to: the history, and every allowed destination whose reporter is there."""
-        settings = HistoryReporter.Settings(path=str(self.home.history))
+        settings = HistoryReporter.Settings(str(self.home.history), self.situation.user.sync)
         routes = [
             Destination(HISTORY, lambda: HistoryReporter(settings),
-                        lambda item: item.row.private if self.policy.record else None, refresh=self.refresh)
+                        lambda item: item.row.private if self.policy.record else None, refresh=self.refresh,
+                        trusted=True)
         ]  # fmt: skip
         routes.extend(Destination(to.name, self._maker(to), self._narrower(to), to.timeout, self.refresh)
                       for to in self.allowed if to.plugin in self.classes)  # fmt: skip
@@ -313,4 +315,5 @@ class Pipeline:
         ``also``: destinations of reporters injected by code. ``only``: the names it delivers to; None for all.
         """
         routes = [route for route in (*self.routes(), *also) if only is None or route.name in only]
-        return Delivery(open_spool or self.open_spool, routes, lambda spool: self.pump(spool, own), self.home.locks)
+        return Delivery(open_spool or self.open_spool, routes, lambda spool: self.pump(spool, own), self.home.locks,
+                        self.situation.user.bounds)  # fmt: skip

@@ -12,8 +12,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
+from pathlib import Path
 from typing import Any, cast
 
 import pluggy
@@ -21,6 +20,7 @@ from pluggy import PluginManager
 
 from . import clock, hookspecs
 from .detector import Detector
+from .discovery import Installed, installed
 from .errors import PluginError, nearest
 from .reporter import TelemetryReporter
 from .spec import TelemetrySpec
@@ -34,39 +34,6 @@ SLOW_SECONDS = 0.005
 SLOW_CALLS = 3
 ANONYMIZE_SECONDS = 1.0
 """How long one call of an anonymizer may take before the plugin is given up."""
-
-
-@dataclass(frozen=True)
-class Installed:
-    """One entry point of the group, and the distribution that it came with."""
-
-    name: str
-    value: str
-    distribution: str
-    version: str
-    load: Callable[[], object]
-
-    @property
-    def origin(self) -> str:
-        """Distribution, version and entry point."""
-        return f"{self.distribution} {self.version}, {self.value}"
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.origin})"
-
-
-def installed() -> list[Installed]:
-    """Every plugin that is installed, by name; nothing is imported."""
-    found = []
-    for point in metadata.entry_points(group=hookspecs.PROJECT):
-        name, version = _about(point, "Name"), _about(point, "Version")
-        found.append(Installed(point.name, point.value, name, version, point.load))
-    return sorted(found, key=lambda each: (each.name, each.distribution))
-
-
-def _about(point: metadata.EntryPoint, key: str) -> str:
-    about: Any = (point.dist.metadata if point.dist is not None else None) or {}  # a broken installation has none
-    return str(about.get(key, "unknown"))
 
 
 def _caught(fault: BaseException) -> bool:
@@ -126,7 +93,9 @@ class PluginHost:
         *,
         known: Iterable[Installed] | None = None,
         destinations: Iterable[str] = (),
+        cache: Path | None = None,
     ) -> None:
+        """``cache``: the file in which it is remembered what is installed."""
         self.unloaded: set[str] = set()
         """Enabled plugins that could not be loaded: whatever they were for, they do not do it."""
         self.failures: dict[str, str] = {}
@@ -137,7 +106,7 @@ class PluginHost:
         self._manager = PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._trusted: set[str] = set()
-        points = list(installed() if known is None and enabled else known or ())
+        points = list(installed(cache) if known is None and enabled else known or ())
         expected = set(destinations)
         for point in points:
             if point.name not in enabled:

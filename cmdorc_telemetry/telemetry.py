@@ -84,7 +84,8 @@ class Telemetry:
         from .plugins import PluginHost
 
         user = situation.user
-        host = PluginHost(user.plugins, plugins, destinations=[to.plugin for to in user.destinations])
+        destinations = [to.plugin for to in user.destinations]
+        host = PluginHost(user.plugins, plugins, destinations=destinations, cache=situation.home.discovered)
         try:
             if situation.policy().record:
                 from .recorder import Recorder

@@ -8,7 +8,6 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +16,9 @@ import pytest
 
 from cmdorc_telemetry import CompletedRun, NoopReporter, hookimpl, plugins
 from cmdorc_telemetry.detector import Detector
+from cmdorc_telemetry.discovery import Installed
 from cmdorc_telemetry.errors import PluginError
-from cmdorc_telemetry.plugins import Anonymizer, Installed, PluginHost, installed
+from cmdorc_telemetry.plugins import Anonymizer, PluginHost
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.types import Anomaly, Event
@@ -93,18 +93,7 @@ def listening(seen: list[CompletedRun]) -> ModuleType:
     return module(cmdorc_completed=keep)
 
 
-# -- discovery ---------------------------------------------------------------------------------------------------------
-
-
-def test_what_is_installed_is_listed_without_being_imported(site: Site) -> None:
-    site.install("zeta-dist", "raise SystemExit", name="bell")
-    site.install("alpha-dist", version="0.3")
-    found = {point.name: point for point in installed()}
-    assert str(found["bell"]) == "bell (zeta-dist 1.2, plugin_of_zeta_dist)"
-    assert str(found["alpha-dist"]) == "alpha-dist (alpha-dist 0.3, plugin_of_alpha_dist)"
-    names = [point.name for point in installed()]
-    assert names == sorted(names)
-    assert site.imported() == set()
+# -- loading -----------------------------------------------------------------------------------------------------------
 
 
 def test_only_what_is_enabled_is_imported(site: Site) -> None:
@@ -138,7 +127,7 @@ print(sorted(PluginHost(["two"]).failures))
 
 
 def test_nothing_is_looked_for_where_nothing_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins.metadata, "entry_points", lambda **_: pytest.fail("asked"))
+    monkeypatch.setattr(plugins, "installed", lambda *_: pytest.fail("asked"))
     assert PluginHost(objects=[module(cmdorc_completed=lambda run: None)]).names() == ["made"]
 
 
@@ -148,20 +137,6 @@ def test_a_plugin_named_twice_is_loaded_once(site: Site) -> None:
     fire(host)
     assert sys.modules["plugin_of_one"].runs == [RUN]
     assert host.failures == {}
-
-
-def test_a_broken_installation_hurts_nobody(site: Site) -> None:
-    site.install("one")
-    site.install("broken", name="one")
-    (site.folder / "broken-1.2.dist-info" / "METADATA").unlink()
-    found = [str(point) for point in installed() if point.name == "one"]
-    assert found == ["one (one 1.2, plugin_of_one)", "one (unknown unknown, plugin_of_broken)"]
-
-
-def test_an_entry_point_of_no_distribution_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = metadata.EntryPoint("bell", "sys", "cmdorc_telemetry")
-    monkeypatch.setattr(plugins.metadata, "entry_points", lambda **_: [point])
-    assert [str(each) for each in installed()] == ["bell (unknown unknown, sys)"]
 
 
 # -- what cannot be loaded ---------------------------------------------------------------------------------------------
@@ -612,8 +587,8 @@ def test_an_anonymizer_by_itself_tells_nobody() -> None:
     Anonymizer("never called", lambda event: {}).close()
 
 
-def test_plugins_that_are_known_need_not_be_looked_for() -> None:
-    made = module(cmdorc_completed=lambda run: None)
-    known = Installed("bell", "bell:plugin", "bell-dist", "1", lambda: made)
+def test_plugins_that_are_known_need_not_be_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bell_module", module(cmdorc_completed=lambda run: None))
+    known = Installed("bell", "bell_module", "bell-dist", "1")
     assert PluginHost(["bell"], known=[known]).names() == ["bell"]
     assert PluginHost(["bell"], known=[]).failures

@@ -26,7 +26,7 @@ def delete(home: Home, local_files: Iterable[Path]) -> tuple[list[str], list[str
     named = [*databases, home.waiting, home.install_id, home.salt, *local_files]
     gone += [str(path) for path in named if _deleted(path, faults)]
     locks = [path for path in _inside(home.locks) if path.suffix in (".lock", ".owner")]
-    for path in [*locks, home.telemetry / "identity.lock", home.telemetry / "consent.lock"]:
+    for path in [*locks, home.telemetry / "identity.lock", home.telemetry / "consent.lock", home.discovered]:
         _deleted(path, faults)
     for folder in (home.journal, home.locks):
         with suppress(OSError):  # not there, or something else is in it

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import NODEFAULT, Struct, field
 
-from ..plugins import Installed, PluginHost, installed
+from ..discovery import Installed, installed
+from ..plugins import PluginHost
 from .machine import Machine, target
 
 _SECRET = ("token", "key", "secret", "password")

@@ -130,7 +130,7 @@ class Machine:
         return {name: self._lack(name, fix) for name, fix in self.pipeline.missing().items()}
 
     def _lack(self, name: str, fix: str) -> tuple[str, str]:
-        from ..plugins import installed
+        from ..discovery import installed
 
         plugin = next(to.plugin for to in self.pipeline.configured if to.name == name)
         if plugin not in [point.name for point in installed()]:

@@ -63,7 +63,7 @@ def _row(setting: Setting) -> tuple[str, Cell]:
 @click.argument("name")
 def enable(name: str) -> None:
     """Enable an installed plugin: put NAME into plugins in your config.toml."""
-    from ..plugins import installed
+    from ..discovery import installed
     from .userfile import edit, listing
 
     there = sorted({point.name for point in installed()})
