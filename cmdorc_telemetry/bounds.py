@@ -28,6 +28,9 @@ class Bounds(NamedTuple):
     """Longest pause between two tries, and the most that a receiver's Retry-After is honoured for."""
 
 
+EXIT_SECONDS = 0.05
+"""How long the end of a program may wait for a delivery under way: for nobody to choose."""
+
 NAMES = Bounds._fields
 
 DEFAULT = Bounds()

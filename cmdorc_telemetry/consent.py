@@ -76,6 +76,11 @@ class Policy(NamedTuple):
     ignored: tuple[str, ...] = ()
     """What a layer tried and may not do, in words."""
 
+    @property
+    def stamp(self) -> str:
+        """What a journal segment carries: the decision that it was recorded under, and its program's level."""
+        return f"{self.generation}/{self.share.value}"
+
 
 def truthy(value: str | None) -> bool:
     """Whether a variable such as ``DO_NOT_TRACK`` is set to something that means yes."""
@@ -93,6 +98,8 @@ def load_consent(home: Home) -> Consent | None:
         if not home.consent.exists():
             return None
         table = read_table(home.consent)
+        if not table:
+            raise ValueError("it is empty")
         if hasattr(os, "geteuid") and home.consent.stat().st_uid != os.geteuid():
             raise ValueError("it belongs to somebody else")
         grants = {name: _grant(entry) for name, entry in table["spec"].items()}
@@ -126,6 +133,8 @@ def save_grant(home: Home, spec: str, grant: Grant) -> Consent:
                 old = load_consent(home) or Consent()
             except ConsentError:
                 old = Consent()
+            if files.is_foreign(home.consent):
+                files.set_aside(home.consent)
             consent = _decided(old, spec, grant, generation=os.urandom(8).hex())
             files.replace(home.consent, _document(consent).encode())
     except OSError as fault:

@@ -6,9 +6,9 @@ found is kept in a file, under a key made of what it was read from.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -101,13 +101,14 @@ def _key() -> tuple[str, float]:
 
     An installation makes its metadata folder anew, also that of a version that was there before.
     """
-    digest, changed = hashlib.blake2b(digest_size=16), 0.0
+    seen, changed = [], 0.0
     for place in sys.path:
-        digest.update(f"{place or os.getcwd()}\n".encode("utf-8", "surrogateescape"))
+        seen.append(place or os.getcwd())
         for name, moment in sorted(_metadata_of(place or ".")):
-            digest.update(f"{name} {moment}\n".encode("utf-8", "surrogateescape"))
+            seen.append(f"{name} {moment}")
             changed = max(changed, moment / 1e9)
-    return digest.hexdigest(), changed
+    text = "\n".join(seen).encode("utf-8", "surrogateescape")
+    return f"{len(text)} {zlib.crc32(text):08x} {zlib.adler32(text):08x}", changed
 
 
 def _metadata_of(place: str) -> Iterator[tuple[str, int]]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
+import logging
 import os
+import stat
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +21,8 @@ from .errors import StorageError
 
 if TYPE_CHECKING:
     import sqlite3
+
+log = logging.getLogger("cmdorc_telemetry")
 
 if sys.platform == "win32":  # pragma: no cover - Windows only
     import msvcrt
@@ -58,7 +63,7 @@ else:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as fault:
-            if fault.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            if not wait and fault.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 return False
             raise
         return True
@@ -85,23 +90,101 @@ def open_private(path: str | Path, flags: int) -> int:
     return fd
 
 
+def read(path: Path) -> bytes:
+    """What is in a file. Never waits for anybody, as whoever opens a pipe would. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        mode = os.fstat(fd).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):  # some lead a file that they do not want to null
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Whether something that can be no file of ours has the name: a directory, a pipe, a link that leads nowhere."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return os.path.islink(path) and not os.path.isdir(os.path.dirname(os.path.realpath(path)))
+    except OSError as fault:
+        return fault.errno == errno.ELOOP
+    return not stat.S_ISREG(mode)
+
+
+def set_aside(path: Path) -> Path:
+    """Keep what cannot be used under a name that nobody reads; of the files kept so before, none. The name.
+
+    Only for whoever holds the lock that belongs to ``path``. Raises OSError.
+    """
+    kept = path.with_name(f"{path.name}.corrupt-{os.urandom(4).hex()}")
+    for old in path.parent.glob(f"{glob.escape(path.name)}.corrupt-*"):
+        with contextlib.suppress(OSError):  # a directory is nothing that we made
+            old.unlink()
+    os.replace(path, kept)
+    return kept
+
+
+def make_way(path: Path) -> Path | None:
+    """Move aside what is no file and stands where a SQLite database, or a file that belongs to it, would be. Where to.
+
+    Only for whoever holds the lock of the database. Raises OSError.
+    """
+    kept = None
+    for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        if is_foreign(each):
+            kept = set_aside(each)
+    return kept
+
+
+def set_database_aside(path: Path) -> Path:
+    """Move aside a SQLite database that is damaged, and what belongs to it; for the same alone. Raises OSError."""
+    kept = set_aside(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(f"{path}-wal", f"{kept}-wal")
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    return kept
+
+
 def private_dir(path: Path) -> Path:
     """Make ``path`` with mode 700, whatever the umask, where it is missing, and what leads to it.
 
     Raises StorageError.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(mode=0o700)
         except FileExistsError:
             if not path.is_dir():
-                raise
+                raise NotADirectoryError(errno.ENOTDIR, "it, or what leads to it, is no directory") from None
         else:
             path.chmod(0o700)
     except OSError as fault:
         raise StorageError(f"{path} cannot be created: {fault.strerror}") from fault
     return path
+
+
+def own_dir(path: Path) -> Path:
+    """Like ``private_dir``, for a directory that nobody else has to do with: what is none is moved aside.
+
+    Raises StorageError.
+    """
+    try:
+        return private_dir(path)
+    except StorageError:
+        if not os.path.lexists(path) or path.is_dir():
+            raise
+    kept = path.with_name(f"{path.name}.corrupt-{os.urandom(4).hex()}")
+    try:
+        os.close(open_private(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.rename(path, kept)  # into a file's place: the directory that somebody else made just now would not go there
+        log.warning("%s was no directory and was moved to %s", path, kept)
+    except OSError:
+        kept.unlink(missing_ok=True)
+    return private_dir(path)
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -126,6 +209,8 @@ def reading(path: Path) -> sqlite3.Connection:
     """A SQLite database for reading alone: nothing is created, mended or waited for. Raises sqlite3.Error."""
     import sqlite3
 
+    if is_foreign(path):  # SQLite would wait for whoever writes to a pipe
+        raise sqlite3.OperationalError("it is no file")
     # Without a WAL nobody is writing; to open it as one would make the files of one.
     how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=10, isolation_level=None)
@@ -145,7 +230,7 @@ class FileLock:
 
     def acquire(self, *, wait: bool = True) -> bool:
         """Take the lock; False where somebody else holds it and ``wait`` is False."""
-        fd = open_private(self._path, os.O_RDWR | os.O_CREAT)
+        fd = self._opened()
         try:
             held = lock_fd(fd, wait=wait)
         except BaseException:
@@ -157,6 +242,15 @@ class FileLock:
             os.close(fd)
         return held
 
+    def _opened(self) -> int:
+        try:
+            return open_private(self._path, os.O_RDWR | os.O_CREAT)
+        except OSError:
+            if not is_foreign(self._path):
+                raise
+        # It cannot be moved away: two who did so at once would move each other's new file. All find this name instead.
+        return open_private(f"{self._path}.lock", os.O_RDWR | os.O_CREAT)
+
     def release(self, *, unlink: bool = False) -> None:
         """Give the lock back; harmless where it is not held. ``unlink``: the file too, whose name comes only once.
 
@@ -164,10 +258,12 @@ class FileLock:
         """
         fd, self._fd = self._fd, None
         if fd is not None:
+            mine = self._pid == os.getpid()
+            if mine and unlink:
+                with contextlib.suppress(OSError):  # somebody else was tidy
+                    os.unlink(self._path)
             with contextlib.suppress(OSError):  # a host that closes descriptors it does not know
-                if self._pid == os.getpid():
-                    if unlink:
-                        os.unlink(self._path)
+                if mine:
                     unlock_fd(fd)
                 os.close(fd)
 

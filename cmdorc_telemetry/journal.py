@@ -13,21 +13,24 @@ A lock on the open file, not a process id, says whether the owner lives. Knows n
 from __future__ import annotations
 
 import errno
-import json
 import os
+import re
+import stat
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct, json
 
 from . import clock, files
 from .errors import StorageError
 
 MAGIC = b"cmdorc-telemetry journal 1 "
+_NEWER = re.compile(rb"cmdorc-telemetry journal (?!1 )\d+ ")
 _HALF = 256
 HEADER = 2 * _HALF
 SEGMENT_BYTES = 1 << 20
@@ -39,36 +42,39 @@ PAUSE_SECONDS = 1.0
 """How long to leave a directory alone that could not be written."""
 
 
-@dataclass
-class Segment:
+class NewerSegment(StorageError):
+    """A segment of a later version: left for the program that wrote it."""
+
+
+class Segment(Struct):
     """A segment as read: what its header says, and the records behind an offset."""
 
     name: str
     generation: str
     source: str
     """The journal that wrote it: the same for all segments of one process's journal."""
-    drops: dict[str, int] = field(default_factory=dict)
+    drops: dict[str, int] = {}
     """Cumulative losses of that segment's owner while it was open, by reason."""
     damaged: int = 0
     """Records among those read that were cut short or overwritten."""
-    records: list[bytes] = field(default_factory=list)
+    records: list[bytes] = []
     offset: int = HEADER
     """Where to go on reading."""
 
 
 def _header(generation: str, source: str, drops: dict[str, int]) -> bytes:
-    first = MAGIC + json.dumps({"generation": generation, "source": source}).encode()
+    first = MAGIC + json.encode({"generation": generation, "source": source})
     return first.ljust(_HALF - 1) + b"\n" + _counts(drops)
 
 
 def _counts(drops: dict[str, int]) -> bytes:
-    return json.dumps(drops).encode().ljust(_HALF - 1) + b"\n"
+    return json.encode(drops).ljust(_HALF - 1) + b"\n"
 
 
 def _told(text: bytes) -> dict[str, int]:
     """The drop counts in a header; none where they cannot be read, for the records matter more."""
     try:
-        told = json.loads(text)
+        told = json.decode(text)
     except ValueError:
         return {}
     if not isinstance(told, dict):
@@ -85,16 +91,19 @@ def parse(name: str, data: bytes, offset: int = HEADER, *, live: bool = False) -
     """The records of a segment from ``offset`` on. Damaged ones are skipped and counted.
 
     ``live``: the owner may be writing; a last record that is not whole is left for the next time.
-    Raises StorageError where ``data`` is no segment.
+    What a damaged header leads is of no known generation, so that nobody else ever gets it.
+    Raises StorageError where ``data`` is no segment, NewerSegment where a later version made it.
     """
+    segment, fault = Segment(name, "", "", _told(data[_HALF:HEADER]), offset=offset), ""
     try:
         if not data.startswith(MAGIC) or len(data) < HEADER:
             raise ValueError("no header")
-        head = json.loads(data[len(MAGIC) : _HALF])
-        segment = Segment(name, str(head["generation"]), str(head["source"]), offset=offset)
-    except (ValueError, KeyError, TypeError) as fault:
-        raise StorageError(f"{name} is no journal segment: {fault}") from None
-    segment.drops = _told(data[_HALF:HEADER])
+        head = json.decode(data[len(MAGIC) : _HALF])
+        segment.generation, segment.source = str(head["generation"]), str(head["source"])
+    except (ValueError, KeyError, TypeError) as found:
+        fault = str(found)
+        if _NEWER.match(data):
+            raise NewerSegment(f"{name} was written by a newer version: upgrade this one") from None
     position = max(offset, HEADER)
     while position < len(data):
         end = data.find(b"\n", position + 1)
@@ -109,6 +118,8 @@ def parse(name: str, data: bytes, offset: int = HEADER, *, live: bool = False) -
             # A torn tail of a dead owner is no loss: its append never returned.
             segment.damaged += 1
         position = end
+    if fault and not segment.records:
+        raise StorageError(f"{name} is no journal segment: {fault}")
     segment.offset = position
     return segment
 
@@ -238,7 +249,7 @@ class Journal:
     def _made(self) -> tuple[int, Path]:
         """A segment: created as ``.new``, locked, then renamed, so that no sweeper can take it between."""
         try:
-            files.private_dir(self.directory)
+            files.own_dir(self.directory)
         except StorageError as fault:
             raise OSError(errno.EIO, str(fault)) from fault
         if _full(self.directory):
@@ -249,7 +260,9 @@ class Journal:
         fd = files.open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         try:
             header = _header(self._generation, self.source, self.lost)
-            if not files.lock_fd(fd, wait=False) or os.write(fd, header) < len(header):
+            if not files.lock_fd(fd, wait=False):
+                raise OSError(errno.ENOLCK, "a new file cannot be locked")
+            if os.write(fd, header) < len(header):
                 raise OSError(errno.ENOSPC, "no room for a segment")
             os.rename(new, final)
         except BaseException:
@@ -273,7 +286,7 @@ def _full(directory: Path) -> bool:
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.endswith(".seg"):
-                with suppress(FileNotFoundError):  # imported this moment
+                with suppress(OSError):  # imported this moment, or a link that leads nowhere
                     size += entry.stat().st_size
                     count += 1
     return count >= SEGMENTS or size >= TOTAL_BYTES
@@ -300,6 +313,8 @@ class Orphan:
 
     def read(self, offset: int) -> Segment:
         """The records from ``offset`` on. Raises StorageError."""
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            raise StorageError(f"{self.path.name} is no journal segment: it is no file")
         with open(self._fd, "rb", closefd=False) as file:
             file.seek(0)
             return parse(self.path.name, _from(file, offset), offset)
@@ -330,17 +345,26 @@ def orphans(directory: Path) -> Iterator[Orphan]:
         try:
             if name.endswith(".new") and clock.wall() - os.stat(path).st_mtime < SWEEP_SECONDS:
                 continue  # its owner is about to lock it
-            fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            # Whoever opens a pipe would wait for a writer.
+            fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
         except OSError:
+            if files.is_foreign(path):  # a name that comes only once, so nothing else can have taken it
+                with suppress(OSError):
+                    os.replace(path, path.with_suffix(".corrupt"))
             continue
+        pid, locked = os.getpid(), False
         try:
-            if not files.lock_fd(fd, wait=False) or os.fstat(fd).st_nlink == 0:
+            locked = files.lock_fd(fd, wait=False)
+            if not locked or os.fstat(fd).st_nlink == 0:
                 continue
             if name.endswith(".new"):  # its owner died before it wrote a record
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
                 continue
             yield Orphan(path, fd)
         finally:
+            if locked and pid == os.getpid():  # a child that was forked meanwhile would keep it
+                files.unlock_fd(fd)
             os.close(fd)
 
 

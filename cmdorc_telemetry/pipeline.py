@@ -17,11 +17,11 @@ import msgspec
 from . import clock
 from . import journal as journals
 from .config import DestinationConfig, TelemetryLevel
-from .consent import CORE_SPEC, Policy, Situation, allowed_destinations, waiting_fields
+from .consent import CORE_SPEC, Situation, allowed_destinations, waiting_fields
 from .decoding import decode
 from .delivery import Delivery, Destination
 from .discovery import installed
-from .errors import ConfigError, PluginError, StorageError
+from .errors import PluginError, StorageError
 from .files import FileLock
 from .gate import Gate
 from .history import NAME as HISTORY
@@ -40,11 +40,6 @@ _EXPIRE_SECONDS = 3600.0
 def level_name(level: TelemetryLevel) -> Level | None:
     """A level as specs name it; None for OFF."""
     return None if level is TelemetryLevel.OFF else level.value
-
-
-def stamp(policy: Policy) -> str:
-    """What a journal segment carries: the decision it was recorded under, and the level in force for its program."""
-    return f"{policy.generation}/{policy.share.value}"
 
 
 def make_reporter(
@@ -76,25 +71,21 @@ def configured_destinations(
 
 
 class Pipeline:
-    """Imports, gates, stores and delivers. ``host`` holds the enabled plugins."""
+    """Imports, gates, stores and delivers. ``host`` holds the enabled plugins; ``registry`` the specs, also theirs."""
 
-    def __init__(self, situation: Situation, host: PluginHost) -> None:
+    def __init__(self, situation: Situation, host: PluginHost, registry: TelemetryRegistry | None = None) -> None:
         self.situation, self.host, self.home = situation, host, situation.home
-        self.registry = TelemetryRegistry.with_core()
-        for name, spec in host.specs():
-            try:
-                self.registry.register(spec, name)
-            except ConfigError as fault:
-                host.fail(name, str(fault), "report it to its author")
+        self.registry = host.registry() if registry is None else registry
         self.shapes = Shapes(list(self.registry))
         self.classes = host.reporters()
         self.anonymizers = host.anonymizers()
         self.configured = configured_destinations(situation, self.classes)
-        self._consent_stamp = self._read_stamp()
+        self._consent_stamp: tuple[int, int] | None = None  # whatever was decided since `situation` was read counts
         self._levels: dict[tuple[str, str], Level | None] = {}
         self._made_gate: Gate | None = None
         self._own_drops: Mapping[str, int] = {}
         self._expired = 0.0
+        self._newer_told = False
         self._decide()
 
     # -- the decision, which may change while we run --------------------------------------------------------------
@@ -198,6 +189,11 @@ class Pipeline:
             return
         try:
             segment = orphan.read(before)
+        except journals.NewerSegment as fault:
+            if not self._newer_told:
+                log.warning("%s", fault)
+            self._newer_told = True
+            return
         except StorageError as fault:
             log.warning("%s; it was set aside", fault)
             orphan.set_aside()
@@ -208,7 +204,7 @@ class Pipeline:
 
     def _pump_own(self, spool: Spool, own: journals.Journal, path: Path) -> None:
         before = spool.offset(path.name) or 0
-        current = stamp(self.situation.policy())
+        current = self.situation.policy().stamp
         try:
             segment = journals.read_live(path, before)
         except (FileNotFoundError, StorageError):  # deleted or overwritten by hand: go on in a new one

@@ -21,9 +21,9 @@ from pluggy import PluginManager
 from . import clock, hookspecs
 from .detector import Detector
 from .discovery import Installed, installed
-from .errors import PluginError, nearest
+from .errors import ConfigError, PluginError, nearest
 from .reporter import TelemetryReporter
-from .spec import TelemetrySpec
+from .spec import TelemetryRegistry, TelemetrySpec
 from .types import Anomaly, Event
 
 AnonymizeFunction = Callable[[Event], Mapping[str, Any]]
@@ -228,6 +228,16 @@ class PluginHost:
                 else:
                     self.fail(name, f"telemetry_specs returned {spec!r}", "return objects of TelemetrySpec")
         return specs
+
+    def registry(self) -> TelemetryRegistry:
+        """The core spec and those that plugins bring; one that conflicts is its plugin's failure."""
+        registry = TelemetryRegistry.with_core()
+        for name, spec in self.specs():
+            try:
+                registry.register(spec, name)
+            except ConfigError as fault:
+                self.fail(name, str(fault), "report it to its author")
+        return registry
 
     def _offers(self, hook: str) -> list[tuple[str, list[Any]]]:
         offers = []

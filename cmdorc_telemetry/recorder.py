@@ -1,15 +1,21 @@
-"""What a recording program has: capture and journal on the caller's thread, delivery behind them."""
+"""What a recording program has: capture and journal on the caller's thread, delivery behind them.
+
+A program that ends soon gets no further than the journal: what delivers is not even imported for it, and later it is
+imported and put together on a thread of its own, so that nobody waits for it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import os
+import sys
+import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import clock, journal
+from .bounds import EXIT_SECONDS
 from .capture import (
     Capture,
     Hasher,
@@ -20,16 +26,18 @@ from .capture import (
 )
 from .config import TelemetryLevel
 from .consent import Situation
-from .delivery import EXIT_SECONDS, Destination
 from .errors import StorageError
-from .files import FileLock, private_dir
+from .files import FileLock, own_dir
 from .hookspecs import hookimpl
 from .identity import ensure_identity
-from .pipeline import Pipeline, stamp
 from .plugins import PluginHost
 from .reporter import TelemetryReporter
-from .spool import Spool
 from .types import CompletedRun, Session, Trigger, View
+
+if TYPE_CHECKING:
+    from .delivery import Delivery, Destination
+    from .pipeline import Pipeline
+    from .spool import Spool
 
 log = logging.getLogger("cmdorc_telemetry")
 
@@ -86,29 +94,49 @@ class Recorder:
     def __init__(
         self, situation: Situation, host: PluginHost, base: Mapping[str, str], reporter: TelemetryReporter | None
     ) -> None:
-        self.pipeline = Pipeline(situation, host)
+        self._situation, self._host = situation, host
         home, policy = situation.home, situation.policy()
         identity = ensure_identity(home)
-        constants = {**base, **machine_fields(), "anonymous_install_id": identity.install_id}
+        self.registry = host.registry()
         # Another application's spec has a consent of its own.
-        agreed = [spec for spec in self.pipeline.registry if situation.policy(spec=spec.meta.name).record]
-        self.capture = Capture(agreed, constants)
+        agreed = [spec for spec in self.registry if situation.policy(spec=spec.meta.name).record]
+        self.capture = Capture(agreed, {**base, **machine_fields(), "anonymous_install_id": identity.install_id})
         self._hasher = Hasher(identity.salt) if policy.share is TelemetryLevel.DEBUG else None
-        self.journal = journal.Journal(home.journal, stamp(policy), on_trouble=self._warn)
+        self._hasher_checked = 0
+        self.journal = journal.Journal(home.journal, policy.stamp, on_trouble=self._warn)
         self.collector = Collector(self)
         self._warned = self._stopped = self._scheduled = self._started = False
         self._born = clock.monotonic()
         self._owner: FileLock | None = None
-        injected = [self._inject(reporter)] if reporter is not None else []
-        self.delivery = self.pipeline.delivery(self.journal, open_spool=self._open_spool, also=injected)
-        if injected or self._overdue():
+        self._pipelines: dict[None, Pipeline] = {}
+        self._delivery: Delivery | None = None
+        self._launch: threading.Thread | None = None
+        self._reporter = reporter
+        if reporter is not None:
+            self._own(reporter)
+        if situation.user.background:
+            atexit.register(self._end)
+        if reporter is not None or self._overdue():
             self._start()
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The stages behind the journal; put together when they are first asked for."""
+        made = self._pipelines.get(None)
+        if made is None:
+            from .pipeline import Pipeline
+
+            made = self._pipelines.setdefault(None, Pipeline(self._situation, self._host, self.registry))
+        return made
 
     @property
     def hasher(self) -> Hasher | None:
         """What makes the hashes of DEBUG; None where nobody said yes to them, or that yes has expired."""
-        if self._hasher is not None and self.pipeline.situation.policy().share is not TelemetryLevel.DEBUG:
-            self._hasher = None
+        if self._hasher is not None and (now := int(clock.wall())) != self._hasher_checked:
+            self._hasher_checked = now
+            made = self._pipelines.get(None)
+            if (made.situation if made else self._situation).policy().share is not TelemetryLevel.DEBUG:
+                self._hasher = None
         return self._hasher
 
     def track(self, event: str, properties: Mapping[str, Any]) -> bool:
@@ -117,12 +145,17 @@ class Recorder:
 
     def append(self, record: bytes) -> bool:
         """Journal one record, and see to it that somebody delivers it."""
-        if self._stopped or not self.pipeline.policy.record:
+        made = self._pipelines.get(None)
+        if self._stopped or not (made is None or made.policy.record):
             return False
         done = self.journal.append(record)
         if not self._started:
             self._schedule()
+        elif self._delivery is not None and self._delivery.asleep:
+            self._delivery.wake()
         return done
+
+    # -- the start ---------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
         """Start delivery half a second into the process's life: later by itself where a loop runs here."""
@@ -130,7 +163,8 @@ class Recorder:
         if age >= START_SECONDS:
             self._start()
             return
-        if self._scheduled:
+        asyncio = sys.modules.get("asyncio")  # where it was never imported, no loop runs
+        if self._scheduled or asyncio is None:
             return
         try:
             loop = asyncio.get_running_loop()
@@ -140,14 +174,41 @@ class Recorder:
         loop.call_later(START_SECONDS - age, self._start)
 
     def _start(self) -> None:
-        if not (self._stopped or self._started):
-            self._started = True
-            self.delivery.start()
-            atexit.register(self.close)
+        if self._stopped or self._started:
+            return
+        self._started = True
+        atexit.register(self.close)
+        thread = threading.Thread(target=self._deliver, name="telemetry-start", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as fault:  # at the end of the interpreter: the next process delivers
+            log.debug("no telemetry thread: %s", fault)
+        else:
+            self._launch = thread
+
+    def _deliver(self) -> None:
+        """Put together what delivers, and start it. On a thread of its own: there is much to import."""
+        try:
+            injected = [self._injected(self._reporter)] if self._reporter is not None else []
+            delivery = self.pipeline.delivery(self.journal, open_spool=self._open_spool, also=injected)
+        except Exception as fault:
+            log.warning("telemetry cannot deliver: %s. Events are kept.", fault)
+            return
+        self._delivery = delivery
+        if not self._stopped:
+            delivery.start()
+        if self._stopped:  # meanwhile
+            delivery.stop(0)
+
+    def _delivering(self, timeout: float) -> Delivery | None:
+        """What delivers, as soon as it has been started; None where that takes longer than ``timeout`` seconds."""
+        if self._launch is not None:
+            self._launch.join(timeout)
+        return self._delivery
 
     def _overdue(self) -> bool:
         """Whether something has waited for an hour, in the spool or in segments, or there are many segments."""
-        home = self.pipeline.home
+        home = self._situation.home
         found = []
         for path in (home.waiting, *journal.segments(home.journal)):
             try:
@@ -163,21 +224,32 @@ class Recorder:
 
     # -- a reporter that was injected by code ------------------------------------------------------------------------
 
-    def _inject(self, reporter: TelemetryReporter) -> Destination:
-        name = f"code-{self.journal.source}"
-        private_dir(self.pipeline.home.locks)
-        self._owner = FileLock(self.pipeline.home.locks / f"{name}.owner")
+    @property
+    def _code_name(self) -> str:
+        return f"code-{self.journal.source}"
+
+    def _own(self, reporter: TelemetryReporter) -> None:
+        """Hold the lock that says that the reporter's process lives."""
+        locks = self._situation.home.locks
+        own_dir(locks)
+        self._owner = FileLock(locks / f"{self._code_name}.owner")
         try:
             self._owner.acquire(wait=False)
         except OSError as fault:
-            raise StorageError(f"{self.pipeline.home.locks} cannot be written: {fault.strerror}") from fault
+            raise StorageError(f"{locks} cannot be written: {fault.strerror}") from fault
+
+    def _injected(self, reporter: TelemetryReporter) -> Destination:
+        from .delivery import Destination
+
         shared_body, refresh = self.pipeline.shared_body, self.pipeline.refresh
-        return Destination(name, lambda: reporter, lambda item: shared_body(item.row), refresh=refresh, injected=True)
+        return Destination(
+            self._code_name, lambda: reporter, lambda item: shared_body(item.row), refresh=refresh, injected=True
+        )
 
     def _open_spool(self) -> Spool:
         spool = self.pipeline.open_spool()
         if self._owner is not None:
-            name = f"code-{self.journal.source}"
+            name = self._code_name
             spool.adopt(View(name=name, identity="injected by code", source=self.journal.source), name)
         return spool
 
@@ -185,33 +257,56 @@ class Recorder:
 
     def flush(self, timeout: float) -> bool:
         """Import and send all there is, also after ``close``. Whether nothing waits any more."""
+        deadline = clock.monotonic() + timeout
         if not self._stopped:
             self._start()
-            return self.delivery.flush(timeout)
+            delivery = self._delivering(timeout)
+            return delivery is not None and delivery.flush(max(deadline - clock.monotonic(), 0.001))
         last = self.pipeline.delivery()
         done = last.flush(timeout)
         last.stop()
         return done
 
     def _finish(self) -> None:
-        self._stopped = True
         atexit.unregister(self.close)
         self.journal.close()
         if self._owner is not None:
             self._owner.release(unlink=True)
+        if self._situation.user.background:
+            from .sender import leave_behind
+
+            atexit.unregister(self._end)
+            atexit.unregister(leave_behind)  # one look when the process ends is enough, however many recorders it had
+            atexit.register(leave_behind, self.pipeline)
+
+    def _end(self) -> None:
+        """The process ends without a ``close``."""
+        from .sender import leave_behind
+
+        self.close()
+        leave_behind(self.pipeline)
 
     def close(self) -> None:
         """End delivery, wait for it at most 50 ms, and let the journal go."""
         if not self._stopped:
-            self.delivery.stop(EXIT_SECONDS)
+            self._stopped = True
+            delivery = self._delivering(EXIT_SECONDS if self._reporter is not None else 0)
+            if delivery is not None:
+                delivery.stop(EXIT_SECONDS)
             self._finish()
 
     async def aclose(self) -> None:
         """Like ``close``, without holding up the event loop."""
+        import asyncio
+
         if not self._stopped:
+            self._stopped = True
             deadline = clock.monotonic() + EXIT_SECONDS
             try:
-                while not self.delivery.stop(0) and clock.monotonic() < deadline:  # noqa: ASYNC110 - a thread, no task
+                while not self._ended() and clock.monotonic() < deadline:  # noqa: ASYNC110 - a thread, no task
                     await asyncio.sleep(0.002)
             finally:
                 self._finish()
+
+    def _ended(self) -> bool:
+        return self._delivery.stop(0) if self._delivery is not None else self._reporter is None

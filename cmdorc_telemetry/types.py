@@ -18,6 +18,24 @@ FINAL = ("success", "failed", "cancelled")
 TriggerOutcome = Literal["ran", "nothing", "cycle", "refused"]
 EventStatus = Literal["accepted", "duplicate", "rejected", "retry"]
 Audience = Literal["shared", "private"]
+DropReason = Literal[
+    "storage-failed", "corrupt", "expired", "spool-full", "over-size", "rejected-by-server", "withdrawn-consent",
+    "destination-removed", "destination-changed", "reporter-gone", "discarded",
+]  # fmt: skip
+DROP_REASONS: Mapping[DropReason, str] = {
+    "storage-failed": "It could not be written to the journal, mostly because the disk was full.",
+    "corrupt": "It was damaged on disk.",
+    "expired": "It could not be delivered within `keep_days`.",
+    "spool-full": "As many events, or as many bytes, waited as the bounds allow.",
+    "over-size": "It is too large for the receiver, also when it is alone.",
+    "rejected-by-server": "The receiver will never take it.",
+    "withdrawn-consent": "It may no longer be sent.",
+    "destination-removed": "Its destination was taken out of the configuration.",
+    "destination-changed": "Its destination leads elsewhere now, or takes other events.",
+    "reporter-gone": "It was for a reporter given by code, which is gone with its process.",
+    "discarded": "It was set aside, and a person discarded it.",
+}
+"""Why an event can be lost: all there is, with one sentence each, as ``status``, ledger and docs name them."""
 
 
 class Session(Struct, frozen=True, kw_only=True):
@@ -119,7 +137,9 @@ class Row(Struct, frozen=True, kw_only=True):
     at: int
     generation: str
     source: str
-    """The journal that it came from."""
+    """The journal that it came from; what the spool gives back has one only where a destination asked for it."""
+    rank: int = 0
+    """What it is worth where there is no room for all: the lowest go first."""
     private: bytes
     """For destinations of the user's own."""
     shared: bytes | None
@@ -150,6 +170,21 @@ class Lease(Struct, frozen=True):
     destination: str
     items: tuple[Leased, ...]
     upto: int
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """One event that was rejected while it was alone, and is kept for somebody to look at."""
+
+    destination: str
+    seq: int
+    at: int
+    """Seconds since the epoch, UTC."""
+    spec: str
+    event: str
+    event_id: str
+    tries: int
+    reason: str
+    """What the receiver, or its reporter, said."""
 
 
 class View(Struct, frozen=True, kw_only=True):
@@ -183,6 +218,9 @@ class Ledger(Struct, frozen=True, kw_only=True):
     set_aside: int = 0
     """Of those: rejected while alone, kept to be looked at."""
     dropped: Mapping[str, int] = field(default_factory=dict)
+    """By reason: names of ``DROP_REASONS``."""
+    failures: int = 0
+    """Batches in a row that failed as a whole."""
     next_try: float = 0.0
     """Seconds since the epoch; 0 for at once."""
     last_report: float = 0.0
@@ -231,7 +269,8 @@ class Batch(Struct, frozen=True, kw_only=True):
     epoch: str = ""
     """Identifies the spool that the drop counts belong to."""
     drops: Mapping[str, int] = field(default_factory=dict)
-    """Events this client lost for this destination so far, by reason, cumulative."""
+    """Events this client lost for this destination so far, by reason, cumulative; those that journals lost before the
+    destination was there are among them."""
 
 
 class EventResult(Struct, frozen=True):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import clock
+from cmdorc_telemetry.bounds import Bounds
 from cmdorc_telemetry.delivery import Delivery, Destination, Worker, pause
 from cmdorc_telemetry.errors import PluginError, Rejected, RetryLater, StorageError, TooLarge
 from cmdorc_telemetry.files import FileLock
@@ -124,6 +125,23 @@ def to(reporter: TelemetryReporter, name: str = NAME, **options: Any) -> Destina
     return Destination(name, lambda: reporter, options.pop("body", lambda item: item.row.shared), **options)
 
 
+AT_ONCE = Bounds(batch_seconds=0)
+MADE: list[Worker] = []
+
+
+def at_work(destination: Destination, spool: Spool, locks: Path, bounds: Bounds = AT_ONCE, **options: Any) -> Worker:
+    MADE.append(Worker(destination, spool, locks, bounds, **options))
+    return MADE[-1]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Iterator[None]:
+    yield
+    while MADE:
+        asyncio.run(MADE.pop().close())
+    until(lambda: not [each for each in threading.enumerate() if each.name.startswith("telemetry")], "threads end")
+
+
 def ledger(spool: Spool, name: str = NAME) -> Ledger:
     found = spool.ledger()[name]
     assert found.recorded == found.acknowledged + found.pending + sum(found.dropped.values())
@@ -150,7 +168,7 @@ async def all_steps(worker: Worker) -> float | None:
 async def test_nothing_said_means_that_all_were_accepted(spool: Spool, locks: Path) -> None:
     reporter = Reporter(None)
     put(spool, "a", "b")
-    assert await all_steps(Worker(to(reporter), spool, locks)) is None
+    assert await all_steps(at_work(to(reporter), spool, locks)) is None
     assert reporter.batches == [["a", "b"]]
     assert counts(spool) == (2, 0, {})
     assert ledger(spool).last_report > 0
@@ -159,7 +177,7 @@ async def test_nothing_said_means_that_all_were_accepted(spool: Spool, locks: Pa
 async def test_a_batch_tells_whose_it_is_and_what_was_lost(spool: Spool, locks: Path) -> None:
     reporter = Reporter(None)
     spool.take_in("other", Gated(rows=(row("a"),)), before=0, after=1, drops={"storage-failed": 3})
-    await all_steps(Worker(to(reporter), spool, locks))
+    await all_steps(at_work(to(reporter), spool, locks))
     (batch,) = reporter.seen
     assert (batch.destination, batch.epoch, dict(batch.drops)) == (NAME, spool.epoch, {"storage-failed": 3})
 
@@ -167,7 +185,7 @@ async def test_a_batch_tells_whose_it_is_and_what_was_lost(spool: Spool, locks: 
 async def test_each_event_gets_what_was_said_of_it(spool: Spool, locks: Path, later: Clock) -> None:
     said = results(a="accepted", b="duplicate", c="rejected:nonsense", d="retry", stranger="accepted")
     reporter = Reporter(said, None)
-    worker = Worker(to(reporter), spool, locks)
+    worker = at_work(to(reporter), spool, locks)
     put(spool, "a", "b", "c", "d", "unnamed")
     wait = await all_steps(worker)
     assert counts(spool) == (2, 2, {"rejected-by-server": 1})
@@ -182,7 +200,7 @@ async def test_each_event_gets_what_was_said_of_it(spool: Spool, locks: Path, la
 
 
 async def test_an_events_pause_grows_with_its_tries(spool: Spool, locks: Path, later: Clock) -> None:
-    worker = Worker(to(Reporter(results(a="retry"))), spool, locks)
+    worker = at_work(to(Reporter(results(a="retry"))), spool, locks)
     put(spool, "a")
     waits = []
     for _ in range(3):
@@ -193,14 +211,14 @@ async def test_an_events_pause_grows_with_its_tries(spool: Spool, locks: Path, l
 
 async def test_an_answer_is_kept(spool: Spool, locks: Path) -> None:
     put(spool, "a")
-    await all_steps(Worker(to(Reporter(BatchResult(answer={"stats": {"p": 87}}))), spool, locks))
+    await all_steps(at_work(to(Reporter(BatchResult(answer={"stats": {"p": 87}}))), spool, locks))
     assert ledger(spool).answer == {"stats": {"p": 87}}
 
 
 async def test_an_event_without_an_id_is_told_apart_by_a_number(spool: Spool, locks: Path) -> None:
     reporter = Reporter(lambda batch: BatchResult(results=(EventResult(batch.events[1].event_id, "accepted"),)))
     put(spool, "a", "b")
-    await Worker(to(reporter, body=lambda item: b'{"n":1}'), spool, locks).step()
+    await at_work(to(reporter, body=lambda item: b'{"n":1}'), spool, locks).step()
     (sent,) = reporter.batches
     assert len(set(sent)) == 2
     assert counts(spool)[:2] == (1, 1)
@@ -213,7 +231,7 @@ async def test_withdrawn_consent_drops_and_sends_nothing(spool: Spool, locks: Pa
     def body(item: Leased) -> bytes | None:
         return item.row.shared if asked and b"b" in (item.row.shared or b"") else None
 
-    worker = Worker(to(reporter, body=body, refresh=lambda: asked.append("now")), spool, locks)
+    worker = at_work(to(reporter, body=body, refresh=lambda: asked.append("now")), spool, locks)
     put(spool, "a", "b")
     await all_steps(worker)
     assert reporter.batches == [["b"]]
@@ -233,7 +251,7 @@ async def test_retry_later_is_obeyed_within_bounds(
     spool: Spool, locks: Path, later: Clock, after: float | None, expected: float
 ) -> None:
     reporter = Reporter(RetryLater("busy", after), None)
-    worker = Worker(to(reporter), spool, locks)
+    worker = at_work(to(reporter), spool, locks)
     put(spool, "a")
     wait = await all_steps(worker)
     assert wait == pytest.approx(expected, abs=0.5)
@@ -248,7 +266,7 @@ async def test_retry_later_is_obeyed_within_bounds(
 
 
 async def test_pauses_grow_with_failures_in_a_row_and_begin_anew(spool: Spool, locks: Path, later: Clock) -> None:
-    worker = Worker(to(Reporter(*[OSError("no connection")] * 4, None, OSError(), None)), spool, locks)
+    worker = at_work(to(Reporter(*[OSError("no connection")] * 4, None, OSError(), None)), spool, locks)
     put(spool, "a")
     waits = []
     for _ in range(4):
@@ -270,7 +288,7 @@ def test_a_pause_is_a_share_of_a_bound_that_doubles() -> None:
 async def test_a_pause_from_before_the_clock_was_set_is_none(spool: Spool, locks: Path) -> None:
     put(spool, "a")
     spool.postpone(NAME, time.time() + 86_400, "long ago, in the future")
-    await all_steps(Worker(to(Reporter(None)), spool, locks))
+    await all_steps(at_work(to(Reporter(None)), spool, locks))
     assert counts(spool) == (1, 0, {})
 
 
@@ -286,7 +304,7 @@ def too_large_with(key: str, most: int = 100) -> Callable[[Batch], BatchResult |
 async def test_too_large_is_split_down_to_the_event_to_blame(spool: Spool, locks: Path) -> None:
     reporter = Reporter(too_large_with("e3"))
     put(spool, *(f"e{number}" for number in range(8)))
-    assert await all_steps(Worker(to(reporter), spool, locks)) is None
+    assert await all_steps(at_work(to(reporter), spool, locks)) is None
     assert counts(spool) == (7, 0, {"over-size": 1})
     sizes = [len(batch) for batch in reporter.batches]
     assert sizes[:3] == [8, 4, 2]
@@ -296,7 +314,7 @@ async def test_too_large_is_split_down_to_the_event_to_blame(spool: Spool, locks
 async def test_a_receiver_of_small_batches_gets_small_ones(spool: Spool, locks: Path) -> None:
     reporter = Reporter(too_large_with("nobody", most=2))
     put(spool, *(f"e{number}" for number in range(8)))
-    await all_steps(Worker(to(reporter), spool, locks))
+    await all_steps(at_work(to(reporter), spool, locks))
     assert counts(spool) == (8, 0, {})
 
 
@@ -307,7 +325,7 @@ async def test_rejected_is_isolated_and_set_aside(spool: Spool, locks: Path) -> 
 
     reporter = Reporter(answer)
     put(spool, "a", "b", "bad", "c")
-    worker = Worker(to(reporter), spool, locks)
+    worker = at_work(to(reporter), spool, locks)
     assert await all_steps(worker) is None
     found = ledger(spool)
     assert (found.acknowledged, found.pending, found.set_aside, dict(found.dropped)) == (3, 1, 1, {})
@@ -337,7 +355,7 @@ class Mapping:
 async def test_nonsense_is_a_failure_and_loses_nothing(
     spool: Spool, locks: Path, later: Clock, answer: object, error: str
 ) -> None:
-    worker = Worker(to(Reporter(answer, None)), spool, locks)
+    worker = at_work(to(Reporter(answer, None)), spool, locks)
     put(spool, "a")
     await all_steps(worker)
     assert error in ledger(spool).last_error
@@ -356,7 +374,7 @@ async def test_a_reporter_that_cannot_be_made_is_made_later(spool: Spool, locks:
             raise PluginError("needs a newer aiohttp")
         return reporter
 
-    worker = Worker(Destination(NAME, make, lambda item: item.row.shared), spool, locks)
+    worker = at_work(Destination(NAME, make, lambda item: item.row.shared), spool, locks)
     assert await worker.step() is None
     assert made == []  # not before there is something to send
     put(spool, "a")
@@ -380,7 +398,7 @@ async def test_a_reporter_that_hangs_is_left_behind_in_time(spool: Spool, locks:
                 ignored.append(True)
 
     let_go, ignored = asyncio.Event(), list[bool]()
-    worker = Worker(to(Reporter(lambda batch: deaf()), timeout=0.05), spool, locks)
+    worker = at_work(to(Reporter(lambda batch: deaf()), timeout=0.05), spool, locks)
     put(spool, "a")
     try:
         await all_steps(worker)
@@ -396,7 +414,7 @@ async def test_a_spool_that_cannot_be_written_sends_nothing_and_waits(
     spool: Spool, locks: Path, tmp_path: Path
 ) -> None:
     reporter = Reporter(None)
-    worker = Worker(to(reporter), spool, locks)
+    worker = at_work(to(reporter), spool, locks)
     put(spool, "a")
     (tmp_path / "spool.db").rename(tmp_path / "elsewhere")
     assert await worker.step() == 60
@@ -411,13 +429,13 @@ async def test_a_spool_that_cannot_be_written_sends_nothing_and_waits(
 
 async def test_only_one_process_sends_at_a_time(spool: Spool, locks: Path, later: Clock) -> None:
     reporter = Reporter(None)
-    worker = Worker(to(reporter, timeout=10), spool, locks)
+    worker = at_work(to(reporter, timeout=10), spool, locks)
     put(spool, "a")
     other = FileLock(locks / f"{NAME}.lock")
     assert other.acquire(wait=False)
     assert await worker.step() == 0.1
     later.ahead = 69  # 10 for an answer, and 60
-    assert await worker.step() == 0.1
+    assert await worker.step() == 0.2
     assert reporter.batches == []
     other.release()
     await all_steps(worker)
@@ -428,15 +446,15 @@ async def test_a_stopped_sender_is_taken_over_from_when_it_gave_no_sign(
     spool: Spool, locks: Path, later: Clock
 ) -> None:
     reporter = Reporter(None)
-    worker = Worker(to(reporter, timeout=10), spool, locks)
+    worker = at_work(to(reporter, timeout=10), spool, locks)
     put(spool, "a")
     with FileLock(locks / f"{NAME}.lock"):
         assert await worker.step() == 0.1
         later.ahead = 69
         spool.lease(NAME, clock.wall())  # the other one's sign
-        assert await worker.step() == 0.1
+        assert await worker.step() == 0.2
         later.ahead = 71 + 67
-        assert await worker.step() == 0.1
+        assert await worker.step() == 0.4
         later.ahead = 69 + 71
         await all_steps(worker)
     assert reporter.batches == [["a"]]
@@ -451,7 +469,7 @@ async def test_draining_gives_up_after_three_failures_in_a_row(
     monkeypatch.setattr(random, "random", lambda: 0.0)
     reporter = Reporter(OSError("no connection"))
     put(spool, "a")
-    await Worker(to(reporter), spool, locks).drain()
+    await at_work(to(reporter), spool, locks).drain()
     assert len(reporter.batches) == 3
     assert counts(spool) == (0, 1, {})
 
@@ -459,7 +477,7 @@ async def test_draining_gives_up_after_three_failures_in_a_row(
 async def test_draining_waits_for_a_short_pause_and_not_for_a_long_one(spool: Spool, locks: Path) -> None:
     reporter = Reporter(RetryLater("soon", 0.05), RetryLater("tomorrow", 600.0))
     put(spool, "a")
-    await Worker(to(reporter), spool, locks).drain()
+    await at_work(to(reporter), spool, locks).drain()
     assert len(reporter.batches) == 2
 
 
@@ -470,7 +488,7 @@ async def test_closing_closes_the_reporter_once_whatever_it_does(spool: Spool, l
             raise RuntimeError("not now")
 
     reporter = Sore(None)
-    worker = Worker(to(reporter), spool, locks)
+    worker = at_work(to(reporter), spool, locks)
     await worker.close()
     assert reporter.closed == 0  # there was none
     put(spool, "a")
@@ -492,7 +510,7 @@ class Thread:
         self.pumps: list[int] = []
         self.spools: list[Spool] = []
         self._pump = pump or (lambda spool: True)
-        self.delivery = Delivery(self.open, destinations, self.pump, folder / "locks")
+        self.delivery = Delivery(self.open, destinations, self.pump, folder / "locks", AT_ONCE)
 
     def open(self) -> Spool:
         self.spools.append(opened(self.folder, *self.names))
@@ -651,7 +669,7 @@ def test_without_a_thread_events_wait(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_pump_that_fails_is_called_again(thread: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cmdorc_telemetry.delivery.thread.IMPORT_SECONDS", 0.02)
+    monkeypatch.setattr("cmdorc_telemetry.delivery.thread.LOOK_SECONDS", 0.02)
     faults: list[Exception] = [StorageError("full"), OSError("full")]
     find = putting(["a"])
 
@@ -669,7 +687,7 @@ def test_when_recording_is_switched_off_the_thread_ends_and_touches_nothing(
     thread: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also what an injected reporter should still have got is left alone: somebody said no."""
-    monkeypatch.setattr("cmdorc_telemetry.delivery.thread.IMPORT_SECONDS", 0.02)
+    monkeypatch.setattr("cmdorc_telemetry.delivery.thread.LOOK_SECONDS", 0.02)
     injected = Reporter(RetryLater("busy", 600.0), None)
     on = threading.Event()
     on.set()

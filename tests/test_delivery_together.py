@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
-from cmdorc_telemetry.delivery import Delivery, Destination, worker
+from cmdorc_telemetry.bounds import Bounds
+from cmdorc_telemetry.delivery import Delivery, Destination
 from cmdorc_telemetry.errors import RetryLater
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Batch, BatchResult, EventResult, Gated, Row, View
 
 EVENTS = 3000
+SMALL = Bounds(batch_events=20, batch_seconds=0)
 LONG = 30.0
 
 
@@ -80,7 +82,7 @@ def threads(tmp_path: Path) -> Iterator[Callable[[TelemetryReporter], Delivery]]
 
     def make(reporter: TelemetryReporter) -> Delivery:
         to = Destination("far", lambda: reporter, lambda item: item.row.shared)
-        made.append(Delivery(lambda: opened(tmp_path), [to], lambda spool: True, tmp_path / "locks"))
+        made.append(Delivery(lambda: opened(tmp_path), [to], lambda spool: True, tmp_path / "locks", SMALL))
         return made[-1]
 
     yield make
@@ -89,9 +91,8 @@ def threads(tmp_path: Path) -> Iterator[Callable[[TelemetryReporter], Delivery]]
 
 
 def test_two_of_them_send_each_event_once_and_never_at_the_same_time(
-    tmp_path: Path, threads: Callable[[TelemetryReporter], Delivery], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, threads: Callable[[TelemetryReporter], Delivery]
 ) -> None:
-    monkeypatch.setattr(worker, "BATCH_EVENTS", 20)
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     reporter = Counting(random.Random(seed))

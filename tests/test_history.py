@@ -151,11 +151,11 @@ def test_only_its_owner_may_read_it(reporter: HistoryReporter, path: Path) -> No
         assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
 
 
-def test_a_file_that_is_no_database_is_an_error(reporter: HistoryReporter, path: Path) -> None:
+def test_a_file_that_is_no_database_is_moved_aside(reporter: HistoryReporter, path: Path) -> None:
     path.write_bytes(b"this is no database " * 100)
-    with pytest.raises(sqlite3.DatabaseError):
-        asyncio.run(reporter.report_batch(batch(body())))
-    assert path.read_bytes().startswith(b"this is no database")
+    asyncio.run(reporter.report_batch(batch(body())))
+    (kept,) = path.parent.glob("history.db.corrupt-*")
+    assert kept.read_bytes().startswith(b"this is no database")
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:

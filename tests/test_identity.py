@@ -70,24 +70,31 @@ def test_an_identity_that_is_there_is_read_without_a_lock(home: Home) -> None:
 @pytest.mark.parametrize(
     ("name", "data"), [("install_id", b"me"), ("install_id", b"\xff"), ("salt", b"pepper"), ("salt", b"\xff")]
 )
-def test_what_is_no_identity_is_not_overwritten(name: str, data: bytes, home: Home) -> None:
-    ensure_identity(home)
+def test_what_is_no_identity_is_moved_aside_and_made_anew(
+    name: str, data: bytes, home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = ensure_identity(home)
     path: Path = getattr(home, name)
     path.write_bytes(data)
-    for read in (load_identity, ensure_identity):
-        with pytest.raises(StorageError, match=f"{home.install_id} or {home.salt} cannot be read: "):
-            read(home)
+    with pytest.raises(StorageError, match=f"{home.install_id} or {home.salt} cannot be read: "):
+        load_identity(home)  # who only reads leaves it
     assert path.read_bytes() == data
+    new = ensure_identity(home)
+    (kept,) = home.root.glob(f"{path.name}.corrupt-*")
+    assert kept.read_bytes() == data
+    assert new == load_identity(home) == ensure_identity(home)
+    assert old.install_id != new.install_id
+    assert old.salt != new.salt
+    assert caplog.messages == [
+        f"this install's identity could not be read and is made anew; moved were {path} to {kept}"
+    ]
 
 
-@pytest.mark.parametrize("way", ["", "telemetry", "telemetry/identity.lock", "telemetry_salt"])
+@pytest.mark.parametrize("way", ["", "telemetry"])
 def test_a_home_that_cannot_be_written_is_an_error(way: str, home: Home) -> None:
     path = home.root / way
     path.parent.mkdir(parents=True, exist_ok=True)
-    if way in ("", "telemetry"):
-        path.touch()
-    else:
-        path.mkdir()
+    path.touch()
     with pytest.raises(StorageError, match="cannot be"):
         ensure_identity(home)
 

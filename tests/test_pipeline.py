@@ -22,7 +22,7 @@ from cmdorc_telemetry.errors import ConfigError, PluginError
 from cmdorc_telemetry.files import FileLock
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal
-from cmdorc_telemetry.pipeline import Pipeline, make_reporter, stamp
+from cmdorc_telemetry.pipeline import Pipeline, make_reporter
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import NoopReporter
 from cmdorc_telemetry.spec import CORE, load_spec
@@ -97,7 +97,7 @@ class Machine:
         return self._spools[-1]
 
     def journal(self, pipeline: Pipeline) -> Journal:
-        return Journal(self.home.journal, stamp(pipeline.situation.policy()))
+        return Journal(self.home.journal, pipeline.situation.policy().stamp)
 
     def record(self, name: str = "secret") -> bytes:
         """A run whose duration in milliseconds says which one it is."""
@@ -319,6 +319,7 @@ def test_a_decision_written_meanwhile_is_read_again(machine: Machine) -> None:
     pipeline = machine.pipeline(carriers(plain=Plain), config=config)
     old = f"{pipeline.policy.generation}/standard"
     assert pipeline.level_of(old, "cmdorc.core") == "standard"  # what caps this program alone is in the stamp
+    assert pipeline.refresh()  # whatever was decided while it was put together
     assert not pipeline.refresh()
     machine.agree(LEVEL.MINIMAL)
     assert pipeline.refresh()
@@ -342,6 +343,7 @@ def leased() -> Leased:
 def test_a_consent_to_debug_ends_by_itself(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.agree(LEVEL.DEBUG)
     pipeline = machine.pipeline()
+    assert pipeline.refresh()  # whatever was decided while it was put together
     stamped = f"{pipeline.policy.generation}/debug"
     assert pipeline.level_of(stamped, "cmdorc.core") == "debug"
     after = (NOW + timedelta(days=31)).timestamp()
@@ -493,7 +495,7 @@ def test_a_new_decision_begins_a_new_segment(machine: Machine, ready: Ready) -> 
     assert pipeline.pump(spool, own)
     bodies = send(pipeline, spool, "far")
     assert [body["level"] for body in bodies] == ["minimal", "minimal"]
-    assert stored(spool).generation == stamp(pipeline.policy)
+    assert stored(spool).generation == pipeline.policy.stamp
     own.close()
 
 
@@ -675,7 +677,7 @@ def routes(pipeline: Pipeline) -> dict[str, Any]:
 def test_an_event_without_a_shared_body_has_none(machine: Machine) -> None:
     machine.agree()
     pipeline = machine.pipeline()
-    row = Row(spec=REF, event="command_completed", version=1, at=0, generation=stamp(pipeline.policy), source="s",
+    row = Row(spec=REF, event="command_completed", version=1, at=0, generation=pipeline.policy.stamp, source="s",
               private=b"{}", shared=None)  # fmt: skip
     assert pipeline.shared_body(row) is None
 

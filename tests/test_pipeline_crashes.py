@@ -25,7 +25,7 @@ from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.consent import Situation, new_grant, save_grant
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal, frame
-from cmdorc_telemetry.pipeline import Pipeline, stamp
+from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
@@ -65,7 +65,7 @@ class Machine:
 
     def segment(self, count: int) -> None:
         """One of a process that is gone, with a loss that it told of and one that it could not tell of."""
-        journal = Journal(self.home.journal, stamp(self.pipeline().policy))
+        journal = Journal(self.home.journal, self.pipeline().policy.stamp)
         assert journal.append(self.record())
         assert journal.path is not None
         with journal.path.open("ab") as file:
@@ -160,7 +160,7 @@ def test_a_process_that_is_killed_as_it_imports_its_own_segment_leaves_the_rest_
 ) -> None:
     def live() -> None:
         pipeline = machine.pipeline()
-        journal = Journal(machine.home.journal, stamp(pipeline.policy))
+        journal = Journal(machine.home.journal, pipeline.policy.stamp)
         spool = pipeline.open_spool()
         for turn in range(3):
             assert journal.append(machine.record())

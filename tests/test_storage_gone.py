@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,19 @@ async def test_a_drain_of_a_spool_that_cannot_be_asked_ends(tmp_path: Path) -> N
     await worker.drain()
 
 
-def test_a_file_of_another_kind_is_named_and_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["DELETE FROM meta", "DROP TABLE meta", "PRAGMA user_version=0"])
+def test_a_database_that_is_no_spool_is_moved_aside(change: str, tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
-    Spool(path).close()
-    db = sqlite3.connect(path)
-    with db:
-        db.execute("DELETE FROM meta")
-    db.close()
-    with pytest.raises(StorageError, match=r"spool\.db cannot be used"):
-        Spool(path)
+    with closing(Spool(path)) as spool:
+        epoch = spool.epoch
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(change)
+    with closing(Spool(path, reading=True)) if "version" in change else pytest.raises(StorageError, match="cannot be"):
+        Spool(path, reading=True).close()
+    with closing(Spool(path)) as spool:
+        assert spool.moved_aside is not None
+        assert spool.moved_aside.exists()
+        assert spool.epoch != epoch
 
 
 async def test_a_close_that_is_cancelled_has_let_the_journal_go(
@@ -41,7 +46,7 @@ async def test_a_close_that_is_cancelled_has_let_the_journal_go(
     assert recorder is not None
     telemetry.track("orchestrator_started", {"executor_type": "mock", "command_count": 1, "has_triggers": False})
     assert recorder.journal.path is not None
-    monkeypatch.setattr(recorder.delivery, "stop", lambda timeout: False)
+    monkeypatch.setattr(recorder, "_ended", lambda: False)
     closing = asyncio.create_task(telemetry.aclose())
     await asyncio.sleep(0)
     closing.cancel()

@@ -5,7 +5,6 @@ The hashes of DEBUG are made where a hasher is given, that is where a person sai
 
 from __future__ import annotations
 
-import hmac
 import os
 import sys
 from collections import Counter
@@ -42,6 +41,8 @@ class Hasher:
         if found is None:
             if len(self._known) > 1000:
                 self._known.clear()
+            import hmac
+
             digest = hmac.digest(self._salt, item.encode("utf-8", "surrogatepass"), "sha256")
             found = self._known[item] = digest.hex()[:_HASH_LENGTH]
         return found

@@ -117,19 +117,27 @@ class Capture:
         on_violation: Callable[[str, str, str], None] | None = None,
     ) -> None:
         base = _valid_base(base)
-        self._events = {event.name: _Compiled(spec, event.name, base) for spec in specs for event in spec.events}
+        self._specs = {event.name: spec for spec in specs for event in spec.events}
+        self._compiled: dict[str, _Compiled] = {}
+        self._base = base
         self._on_violation = on_violation
         self._ids = EventIds()
 
     def __contains__(self, event: str) -> bool:
-        return event in self._events
+        return event in self._specs
+
+    def _event(self, name: str) -> _Compiled:
+        compiled = self._compiled.get(name)
+        if compiled is None:  # most programs record few kinds of events
+            compiled = self._compiled[name] = _Compiled(self._specs[name], name, self._base)
+        return compiled
 
     def record(self, event: str, properties: Mapping[str, Any]) -> bytes:
         """The journal record of an event. Fields that are undeclared or invalid are left out and reported.
 
         Raises KeyError for an event that no spec declares.
         """
-        compiled = self._events[event]
+        compiled = self._event(event)
         try:
             own = _encode(msgspec.convert(properties, compiled.shape))
         except (ValueError, TypeError):  # some of it is not valid, or nothing that JSON could hold
@@ -150,7 +158,7 @@ class Capture:
         }
         if hasher is not None:
             own["hash"] = hasher(trigger.name)
-        return self._framed(b'["trigger",', self._events["trigger_fired"], _encode({"trigger": own}))
+        return self._framed(b'["trigger",', self._event("trigger_fired"), _encode({"trigger": own}))
 
     def _framed(self, kind: bytes, compiled: _Compiled, own: bytes) -> bytes:
         now = int(clock.wall())

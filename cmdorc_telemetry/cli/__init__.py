@@ -1,4 +1,4 @@
-"""The command group ``telemetry``: status, opt-in, opt-out, show-payload, flush, stats, plugins, enable, disable.
+"""The command group ``telemetry``: what it is made of is in a file each.
 
 Public to ``cmdorc-cli`` alone, which mounts it. Says what went wrong in one line; exit code 2 for wrong input or
 configuration, 1 for a failure. Whatever is heavy is imported inside the commands, so that help comes at once.
@@ -14,7 +14,7 @@ import click
 
 from .. import __version__
 from ..errors import ConfigError, TelemetryError
-from . import flush, optin, optout, payload, plugins, stats, status
+from . import deadletters, flush, optin, optout, payload, plugins, stats, status
 from .wording import clean
 
 __all__ = ["telemetry"]
@@ -64,6 +64,6 @@ def telemetry(ctx: click.Context) -> None:
 
 for command in (
     status.status, optin.opt_in, optout.opt_out, payload.show_payload, flush.flush, stats.stats,
-    plugins.plugins, plugins.enable, plugins.disable,
+    deadletters.dead_letters, plugins.plugins, plugins.enable, plugins.disable,
 ):  # fmt: skip
     telemetry.add_command(command)

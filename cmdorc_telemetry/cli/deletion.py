@@ -23,10 +23,14 @@ def delete(home: Home, local_files: Iterable[Path]) -> tuple[list[str], list[str
     if count:
         gone.append(f"{home.journal} ({count} segments)" if count > 1 else f"{home.journal} (1 segment)")
     databases = [path for path in _inside(home.telemetry) for base in (home.spool, home.history) if _is_of(path, base)]
-    named = [*databases, home.waiting, home.install_id, home.salt, *local_files]
+    identity = (home.install_id, home.salt)
+    aside = [path for path in _inside(home.root) for base in identity if path != base and _is_of(path, base)]
+    named = [*databases, home.waiting, *identity, *aside, *local_files]
     gone += [str(path) for path in named if _deleted(path, faults)]
     locks = [path for path in _inside(home.locks) if path.suffix in (".lock", ".owner")]
-    for path in [*locks, home.telemetry / "identity.lock", home.telemetry / "consent.lock", home.discovered]:
+    own = (home.telemetry / "identity.lock", home.telemetry / "consent.lock")
+    locks += [path for path in _inside(home.telemetry) for base in own if _is_of(path, base)]
+    for path in [*locks, home.discovered]:
         _deleted(path, faults)
     for folder in (home.journal, home.locks):
         with suppress(OSError):  # not there, or something else is in it
@@ -57,7 +61,7 @@ def _is_rotated(path: Path, base: Path) -> bool:
 
 
 def _is_of(path: Path, base: Path) -> bool:
-    """Whether it is a database, or a file that SQLite or the spool keeps beside it."""
+    """Whether it is that file, or one that belongs to it: SQLite's, the spool's, what was set aside."""
     return path == base or path.name.startswith((f"{base.name}-", f"{base.name}."))
 
 

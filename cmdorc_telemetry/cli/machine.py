@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -33,6 +33,14 @@ config_option = click.option(
     "-c", "--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
     help="The project's cmdorc TOML; otherwise cmdorc.toml, then config.toml, in this directory.",
 )  # fmt: skip
+
+
+class Unread(NamedTuple):
+    """Journal segments with something that is not imported yet, and how far each was read."""
+
+    left: list[tuple[Path, int]]
+    """Of processes that are gone."""
+    live: list[tuple[Path, int]]
 
 
 class Machine:
@@ -90,7 +98,7 @@ class Machine:
         from ..delivery import Worker
         from ..history import NAME
 
-        files.private_dir(self.home.locks)
+        files.own_dir(self.home.locks)
         worker = Worker(self.pipeline.routes()[0], spool, self.home.locks)
 
         async def drain() -> None:
@@ -103,11 +111,11 @@ class Machine:
         if ledger.pending:
             log.warning("the history lacks %d events. %s", ledger.pending, ledger.last_error)
 
-    def segments(self, spool: Spool | None) -> tuple[int, int]:
-        """Segments with something that is not imported yet: of processes that are gone, and of live ones."""
+    def segments(self, spool: Spool | None) -> Unread:
+        """Segments with something that is not imported yet."""
         from .. import files, journal
 
-        found = [0, 0]
+        found = Unread([], [])
         for path in journal.segments(self.home.journal):
             read = 0 if spool is None else spool.offset(path.name)
             try:
@@ -117,10 +125,11 @@ class Machine:
             except OSError:  # imported this moment
                 continue
             try:
-                found[not files.lock_fd(fd, wait=False)] += 1
+                left = files.lock_fd(fd, wait=False)
             finally:
                 os.close(fd)
-        return found[0], found[1]
+            (found.left if left else found.live).append((path, max(read, journal.HEADER)))
+        return found
 
     # -- destinations -----------------------------------------------------------------------------------------
 

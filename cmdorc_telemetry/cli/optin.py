@@ -149,7 +149,7 @@ def _all_or_nothing(home: Home) -> Iterator[None]:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return None if files.is_foreign(path) else files.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -42,17 +42,22 @@ def show_payload(event: str | None, to: str | None) -> None:
     if row is None:
         shown = _sample(machine, event or "command_completed", destination, private)
     else:
-        shown = _stored(machine, row, destination, private)
+        shown = stored(machine, row, destination, private)
+    show(machine, shown)
+    if row is None:
+        why = "nothing of it is stored" if machine.recording else "telemetry is off"
+        click.echo(f"This is a sample, with placeholder ids: {why}.", err=True)
+    note_running(live)
+
+
+def show(machine: Machine, shown: Shown) -> None:
+    """Lay a body out on a terminal; into a pipe its bytes alone."""
     if sys.stdout.isatty():
         from .fields import lay_out
 
         lay_out(machine, shown, _about(machine, shown))
     else:
         click.echo(shown.body)
-    if row is None:
-        why = "nothing of it is stored" if machine.recording else "telemetry is off"
-        click.echo(f"This is a sample, with placeholder ids: {why}.", err=True)
-    note_running(live)
 
 
 def _unknown(what: str, found: str, known: tuple[str, ...] | list[str]) -> ConfigError:
@@ -71,10 +76,11 @@ def _newest(
         rows = [(None if private else spool.newest(name, shared=True)) or spool.newest(name) for name in names]
         machine.fill_history(spool)  # after which the spool may have no more use for them
         stored = [row for row in rows if row is not None]
-        return max(stored, key=lambda row: row.at, default=None), machine.segments(spool)[1]
+        return max(stored, key=lambda row: row.at, default=None), len(machine.segments(spool).live)
 
 
-def _stored(machine: Machine, row: Row, to: DestinationConfig | None, private: bool) -> Shown:
+def stored(machine: Machine, row: Row, to: DestinationConfig | None, private: bool) -> Shown:
+    """What a destination, or what all that is shared with, gets of an event. Raises TelemetryError for nothing."""
     from .fields import Shown
 
     pipeline = machine.pipeline

@@ -13,7 +13,8 @@ from ..consent import CORE_SPEC, waiting_fields
 from ..errors import StorageError
 from ..history import NAME as HISTORY
 from ..types import Ledger
-from .machine import Machine, target
+from .machine import Machine, Unread, target
+from .usage import Usage, records, usage
 
 State = Literal[
     "up-to-date", "pending", "waiting", "set-aside", "waits-for-your-yes", "plugin-missing", "misconfigured", "off"
@@ -54,8 +55,13 @@ class Standing(Struct, kw_only=True):
     removed: list[Ledger]
     """Destinations that are no more."""
     segments: int = 0
-    """Journal segments that nobody imported yet."""
+    """Journal segments of processes that are gone, not imported yet."""
+    records: int = 0
+    """What they hold."""
     segments_of_live_processes: int = 0
+    records_of_live_processes: int = 0
+    usage: Usage | None = None
+    """None where the spool cannot be read."""
     withheld: dict[str, int] = field(default_factory=dict)
     """Events that were not shared, by reason."""
     last_report: float = 0.0
@@ -72,13 +78,14 @@ def standing(machine: Machine, problem: str = "") -> Standing:
     problems = [text for text in (problem, situation.trouble) if text]
     ledgers: Mapping[str, Ledger] = {}
     withheld: dict[str, int] = {}
-    segments = (0, 0)
+    segments, used = Unread([], []), None
     try:
         spool = machine.peek()
         try:
             segments = machine.segments(spool)
             if spool is not None:
                 ledgers, withheld = spool.ledger(), spool.withheld()
+            used = usage(machine, spool)
         finally:
             if spool is not None:
                 spool.close()
@@ -106,8 +113,11 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         destinations=places,
         history=ledgers.get(HISTORY, Ledger(name=HISTORY)),
         removed=[ledger for ledger in ledgers.values() if ledger.removed],
-        segments=segments[0],
-        segments_of_live_processes=segments[1],
+        segments=len(segments.left),
+        records=records(segments.left),
+        segments_of_live_processes=len(segments.live),
+        records_of_live_processes=records(segments.live),
+        usage=used,
         withheld=withheld,
         last_report=max((each.last_report for name, each in ledgers.items() if name != HISTORY), default=0.0),
         broken_plugins=dict(machine.host.failures),

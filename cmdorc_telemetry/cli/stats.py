@@ -38,7 +38,7 @@ def stats(days: int, as_json: bool) -> None:
     if machine.recording:
         with machine.spool() as spool:
             machine.fill_history(spool)
-            ledgers, live = spool.ledger(), machine.segments(spool)[1]
+            ledgers, live = spool.ledger(), len(machine.segments(spool).live)
     found = command_runs(machine.home.history, now=clock.wall(), days=days, parts=min(days, _BARS))
     compared = {name: rank for name, each in ledgers.items() if (rank := _percentile(each.answer)) is not None}
     if as_json:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..bounds import Bounds
 from .machine import Machine, config_option, project_layer
-from .wording import command_line, moment, moment_of, place, plural
+from .wording import command_line, duration, moment, moment_of, place, plural
 
 if TYPE_CHECKING:
     from .screen import Part, Screen
     from .standing import Place, Standing
+    from .usage import Usage
 
 _WORDS = {
     "up-to-date": "up to date",
@@ -66,6 +68,9 @@ def _show(screen: Screen, found: Standing) -> None:
     if found.recording_elsewhere:
         screen.labelled(_events(found, stacked=screen.narrow))
         screen.line()
+    if found.recording_elsewhere and found.usage is not None:
+        screen.labelled(_usage(found.usage))
+        screen.line()
     if found.destinations:
         _destinations(screen, found.destinations)
     elif found.recording_elsewhere:
@@ -98,14 +103,41 @@ def _events(found: Standing, *, stacked: bool) -> list[tuple[str, Part]]:
         terms = re.split(" (?=[=+] )", str(each)) if stacked else [str(each)]
         rows.extend(("" if number else each.name, term) for number, term in enumerate(terms))
     if found.segments:
-        rows.append(("In journals", f"{plural(found.segments, 'segment')}, not yet imported"))
+        rows.append(("In journals", f"{plural(found.records, 'record')} of programs that ended, not yet imported"))
     if live := found.segments_of_live_processes:
-        rows.append(("Running", f"{plural(live, 'process', 'processes')} with events of their own, not yet imported"))
+        of = f"{plural(live, 'process', 'processes')} with {plural(found.records_of_live_processes, 'record')}"
+        rows.append(("Running", f"{of}, not yet imported"))
     if found.withheld:
         reasons = " · ".join(f"{reason} {count:,}" for reason, count in sorted(found.withheld.items()))
         rows.append(("Withheld", f"{reasons} (not shared, not counted above)"))
     rows.append(("Last report", moment(found.last_report) if found.last_report else "none yet"))
     return rows
+
+
+def _usage(used: Usage) -> list[tuple[str, Part]]:
+    """What is in use, of what may be."""
+    most = Bounds(**used.bounds)
+    rows: list[tuple[str, Part]] = [
+        ("Journal", f"{used.segments:,} of {plural(most.journal_segments, 'segment')}, "
+                    f"{_mib(used.journal_bytes)} of {most.journal_mib:,} MiB"),
+        ("Spool", f"{used.spool_events:,} of {plural(most.spool_events, 'event')}, "
+                  f"{_mib(used.spool_bytes)} of {most.spool_mib:,} MiB, for {plural(most.keep_days, 'day')} at most"),
+        ("Batches", f"{plural(most.batch_events, 'event')}, {most.batch_kib:,} KiB or {most.batch_seconds:,} s "
+                    f"at most; pauses of {duration(most.pause_seconds * 1000)} at most"),
+        ("A process", f"{plural(used.threads, 'thread')} at most, sync {_on(used.sync)}, "
+                      f"background sender {_on(used.background)}"),
+    ]  # fmt: skip
+    rows.extend(("" if number else "Set aside", f"{place(path)} (could not be used)")
+                for number, path in enumerate(used.moved_aside))  # fmt: skip
+    return rows
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f}"
+
+
+def _on(switch: bool) -> str:
+    return "on" if switch else "off"
 
 
 def _destinations(screen: Screen, places: list[Place]) -> None:
@@ -125,7 +157,8 @@ def _destinations(screen: Screen, places: list[Place]) -> None:
 def _state(each: Place) -> list[Part]:
     text = ""
     if each.state == "waiting":
-        text += f", next try {moment(each.ledger.next_try)}"
+        after = f" after {plural(each.ledger.failures, 'failure')}" if each.ledger.failures else ""
+        text += f"{after}, next try {moment(each.ledger.next_try)}"
     if each.ledger.set_aside:
         text += f", {each.ledger.set_aside:,} set aside" if each.state != "set-aside" else " to be looked at"
     if each.note and each.state != "plugin-missing":
@@ -137,6 +170,9 @@ def _troubles(found: Standing) -> list[tuple[str, ...]]:
     """What waits for the user or is wrong, each with the line that helps, if there is one."""
     troubles: list[tuple[str, ...]] = [(text,) for text in found.problems]
     troubles += [(f"Plugin {name!r} {what}",) for name, what in found.broken_plugins.items()]
+    if dead := sum(each.ledger.set_aside for each in found.destinations):
+        text = f"{plural(dead, 'event was', 'events were')} rejected and set aside."
+        troubles.append((text, command_line("dead-letters")))
     waiting = [each.name for each in found.destinations if each.state == "waits-for-your-yes"]
     if waiting:
         text = f"{plural(len(waiting), 'destination')} {_waits(waiting)} for your yes: {', '.join(waiting)}."

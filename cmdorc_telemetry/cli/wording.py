@@ -20,8 +20,11 @@ def clean(text: str) -> str:
 
 def command_line(*words: str) -> str:
     """A command of this group as it is to be typed: ``cmdorc telemetry …`` or ``cmdorc-telemetry …``."""
-    parent = click.get_current_context().parent
-    return " ".join([parent.command_path if parent is not None else "cmdorc-telemetry", *words])
+    context = click.get_current_context()
+    while context.parent is not None and context.command.name != "telemetry":
+        context = context.parent
+    group = context.command_path if context.command.name == "telemetry" else "cmdorc-telemetry"
+    return " ".join([group, *words])
 
 
 def moment(seconds: float) -> str:

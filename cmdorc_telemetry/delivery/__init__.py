@@ -1,6 +1,7 @@
 """Takes events out of the spool to where they go: one worker a destination, retries, acknowledgements."""
 
+from .pace import pause
 from .thread import Delivery
-from .worker import EXIT_SECONDS, Destination, Worker, pause
+from .worker import Destination, Worker
 
-__all__ = ["EXIT_SECONDS", "Delivery", "Destination", "Worker", "pause"]
+__all__ = ["Delivery", "Destination", "Worker", "pause"]

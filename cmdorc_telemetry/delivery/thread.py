@@ -1,4 +1,7 @@
-"""The telemetry thread: a daemon with an event loop of its own, in which journals are imported and workers send."""
+"""The telemetry thread: a daemon with an event loop of its own, in which journals are imported and workers send.
+
+The queue is touched on it alone. Where nothing is recorded and nothing waits, it sleeps.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from .. import clock, files
+from ..bounds import DEFAULT, EXIT_SECONDS, Bounds
 from ..errors import StorageError
-from .worker import EXIT_SECONDS, Destination, Queue, Worker
+from .worker import Destination, Queue, Worker
 
 log = logging.getLogger("cmdorc_telemetry")
 
 IMPORT_SECONDS = 1.0
-"""How often journals are looked at while the process runs."""
+"""How often at most what this process recorded is imported. A trickle waits until it may be sent: ``batch_seconds``."""
+LONG_IMPORT_SECONDS = 0.02
+"""An import that took longer had much to do: the next one follows soon."""
+LOOK_SECONDS = 10.0
+"""How often to look for what other processes left behind, and whether the decision is still what it was."""
+_LAST_BATCH_SECONDS = EXIT_SECONDS * 0.5
 
 
 @dataclass
@@ -29,10 +38,13 @@ class Delivery:
     destinations: Sequence[Destination]
     pump: Callable[[Any], bool]
     locks: Path
+    bounds: Bounds = DEFAULT
+    asleep: bool = False
+    """Whether the thread looks at this process's journal only when ``wake`` is called."""
     _thread: threading.Thread | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _ready: threading.Event = field(default_factory=threading.Event)
-    _stop: asyncio.Event | None = None
+    _news: asyncio.Event | None = None
     _stopping: bool = False
     _workers: list[Worker] = field(default_factory=list)
     _queue: Queue | None = None
@@ -53,44 +65,65 @@ class Delivery:
             else:
                 self._thread = thread
 
+    def wake(self) -> None:
+        """Something was recorded. To be called when ``asleep``, from any thread; in a forked child it does nothing."""
+        self.asleep = False
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.running and self._loop is not None and self._news is not None:
+            with suppress(RuntimeError):  # the loop is closed already
+                self._loop.call_soon_threadsafe(self._news.set)
+
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
         except Exception as fault:
             log.warning("telemetry cannot deliver: %s. Events are kept.", fault)
         finally:
+            self.asleep = False
             self._ready.set()
 
     async def _main(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        if self._stopping:  # before there was a loop to tell it to
-            self._stop.set()
+        self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
         queue = self._queue = self.open_queue()
         try:
-            files.private_dir(self.locks)
-            self._workers = [Worker(each, queue, self.locks) for each in self.destinations]
+            files.own_dir(self.locks)
+            self._workers = [Worker(each, queue, self.locks, self.bounds) for each in self.destinations]
             self._ready.set()
-            tasks = [asyncio.create_task(self._work(worker)) for worker in self._workers]
-            recording = self._pump(queue)
-            while recording and not self._stop.is_set():
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), IMPORT_SECONDS)
-                recording = self._pump(queue)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            injected = [worker for worker in self._workers if worker.destination.injected]
-            if recording:  # otherwise it was switched off: touch nothing any more
-                last = asyncio.gather(*(worker.drain() for worker in injected))
-                with suppress(asyncio.TimeoutError):  # for an injected reporter there is no later
-                    await asyncio.wait_for(last, EXIT_SECONDS * 0.8)
-            await asyncio.gather(*(worker.close() for worker in self._workers))
-            if recording:
-                for worker in injected:
-                    with suppress(StorageError):
-                        queue.abandon(worker.destination.name, "reporter-gone")
+            tasks = [asyncio.create_task(worker.run()) for worker in self._workers]
+            recording = await self._import(queue)
+            await self._end(queue, tasks, recording)
         finally:
             queue.close()
+
+    # -- import -------------------------------------------------------------------------------------------------------
+
+    async def _import(self, queue: Queue) -> bool:
+        """Import what is recorded until the thread is to stop. Whether recording is still switched on."""
+        assert self._news is not None
+        while True:
+            self.asleep = True  # before the look: what is recorded meanwhile wakes again
+            self._news.clear()
+            start = clock.perf()
+            if not self._pump(queue):
+                return False
+            much = clock.perf() - start > LONG_IMPORT_SECONDS
+            for worker in self._workers:
+                worker.nudge()
+            if await self._news_within(LOOK_SECONDS):
+                self._news.clear()
+                await self._news_within(IMPORT_SECONDS if much else max(IMPORT_SECONDS, self.bounds.batch_seconds))
+            if self._stopping:
+                # For an injected reporter there is no later; everything else is left to the next process.
+                return self._pump(queue) if any(each.injected for each in self.destinations) else True
+
+    async def _news_within(self, seconds: float) -> bool:
+        """Wait for something recorded, or the end. Whether it came."""
+        assert self._news is not None
+        with suppress(asyncio.TimeoutError):
+            return self._stopping or await asyncio.wait_for(self._news.wait(), seconds)
+        return False
 
     def _pump(self, queue: Queue) -> bool:
         try:
@@ -99,18 +132,48 @@ class Delivery:
             log.debug("import waits: %s", fault)
             return True
 
-    async def _work(self, worker: Worker) -> None:
-        while True:
-            wait = await worker.step()
-            await asyncio.sleep(IMPORT_SECONDS if wait is None else min(wait, IMPORT_SECONDS * 5))
+    # -- the end ------------------------------------------------------------------------------------------------------
 
-    def flush(self, timeout: float) -> bool:
-        """Import and send all there is, now. Whether nothing of this machine waits any more."""
+    async def _end(self, queue: Queue, tasks: Sequence[asyncio.Task[None]], recording: bool) -> None:
+        """Let the batch under way arrive, close the reporters, and hold up nobody for longer than a moment."""
+        injected = [worker for worker in self._workers if worker.destination.injected]
+        last = [*tasks]
+        if recording:  # otherwise it was switched off: send nothing any more
+            for worker in self._workers:
+                worker.end()
+            last += [asyncio.create_task(worker.drain()) for worker in injected]
+            if last:
+                await asyncio.wait(last, timeout=_LAST_BATCH_SECONDS)
+        for task in last:
+            task.cancel()
+        await asyncio.gather(*last, return_exceptions=True)
+        await asyncio.gather(*(worker.close(EXIT_SECONDS - _LAST_BATCH_SECONDS) for worker in self._workers))
+        if recording:
+            for worker in injected:
+                with suppress(StorageError):
+                    queue.abandon(worker.destination.name, "reporter-gone")
+
+    def stop(self, timeout: float = EXIT_SECONDS) -> bool:
+        """Let the thread end; wait for it at most ``timeout`` seconds. Whether it ended."""
+        if self._thread is None or self._thread is threading.current_thread():
+            return True
+        self._stopping = True
+        self._tell()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # -- now --------------------------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float, *, hurry: bool = True) -> bool:
+        """Import and send all there is, now. Whether nothing of this machine waits any more.
+
+        ``hurry``: somebody asked for it, so that pauses after failures are forgotten.
+        """
         deadline = clock.monotonic() + timeout
         self.start()
         if not self.running or not self._ready.wait(timeout) or self._loop is None:
             return False
-        work = self._flush()
+        work = self._flush(hurry)
         try:
             request = asyncio.run_coroutine_threadsafe(work, self._loop)
         except RuntimeError:  # it ended this moment
@@ -123,24 +186,14 @@ class Delivery:
             log.debug("flush ended early: %r", fault)
             return False
 
-    async def _flush(self) -> bool:
+    async def _flush(self, hurry: bool) -> bool:
         queue = self._queue
         assert queue is not None
         if not self._pump(queue):
             return False
-        with suppress(StorageError):
-            queue.hurry()
+        if hurry:
+            with suppress(StorageError):
+                queue.hurry()
         await asyncio.gather(*(worker.drain() for worker in self._workers))
         names = {worker.destination.name for worker in self._workers}
         return all(not ledger.pending for name, ledger in queue.ledger().items() if name in names)
-
-    def stop(self, timeout: float = EXIT_SECONDS) -> bool:
-        """Let the thread end; wait for it at most ``timeout`` seconds. Whether it ended."""
-        if self._thread is None or self._thread is threading.current_thread():
-            return True
-        self._stopping = True
-        if self.running and self._loop is not None and self._stop is not None:
-            with suppress(RuntimeError):  # the loop is closed already
-                self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(timeout)
-        return not self._thread.is_alive()

@@ -8,29 +8,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 
 from .. import clock, files
-from ..errors import Rejected, RetryLater, StorageError, TooLarge
+from ..bounds import DEFAULT, EXIT_SECONDS, Bounds
+from ..errors import Rejected, RetryLater, TooLarge
 from ..reporter import TelemetryReporter
 from ..types import Batch, BatchEvent, BatchResult, EventResult, Lease, Leased, Ledger
+from .cell import BlockedError, Cell, Here, Place
+from .pace import Filling, Patience, most_events, pause, pause_asked
+from .results import checked
 
 log = logging.getLogger("cmdorc_telemetry")
 
-BATCH_EVENTS = 500
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 3600.0
-EXIT_SECONDS = 0.05
 TAKE_OVER_SECONDS = 60.0
 """How long beyond its timeout a sender may hold its lock without a sign before it is taken for a stopped process."""
+_STORAGE_SECONDS = 60.0
+_BLOCKED_SECONDS = 5.0
+_BUSY_SECONDS = (0.1, 5.0)
+"""How soon to look again where somebody else sends: first, and at most."""
 _FLUSH_FAILURES = 3
 _FLUSH_PAUSE = 15.0
+_FLUSH_LOOKS = 0.2
 
 
 class Queue(Protocol):
@@ -40,8 +45,9 @@ class Queue(Protocol):
 
     def state(self, name: str) -> tuple[int, float]: ...
     def mark(self, name: str) -> float: ...
+    def backlog(self, name: str, most: int) -> tuple[int, int, float]: ...
     def retry_at(self, name: str) -> float | None: ...
-    def lease(self, name: str, now: float, *, count: int = ...) -> Lease | None: ...
+    def lease(self, name: str, now: float, *, count: int = ..., size: int = ...) -> Lease | None: ...
     def settle(
         self, lease: Lease, outcomes: Mapping[int, EventResult], now: float, *,
         pause: Callable[[int], float] = ..., answer: Mapping[str, Any] | None = ...,
@@ -63,7 +69,7 @@ class Destination:
 
     name: str
     make: Callable[[], TelemetryReporter]
-    """Makes the reporter: called on the telemetry thread, when there is something to send."""
+    """Makes the reporter: called where it will live, when there is something to send."""
     body: Body
     """What this destination gets of an event; None where consent was withdrawn meanwhile."""
     timeout: float = 10.0
@@ -71,83 +77,134 @@ class Destination:
     """Called before each batch: consent may have changed."""
     injected: bool = False
     """Whether the reporter is an object of this process, and gone with it."""
-
-
-def pause(failures: int, chance: float) -> float:
-    """Seconds to wait after so many failures in a row: full jitter, ``chance`` from 0 to 1."""
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures, 30)) * chance
-
-
-T = TypeVar("T")
-
-
-async def _bounded(call: Awaitable[T], seconds: float) -> T:
-    """What a reporter's ``call`` returns, or an Exception, and that in time: one that will not end is left behind."""
-
-    async def tamed() -> T:
-        try:
-            return await call
-        except (SystemExit, KeyboardInterrupt) as fault:  # either would end the loop
-            raise RuntimeError(f"{type(fault).__name__}: {fault}") from fault
-
-    task = asyncio.ensure_future(tamed())
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # if left behind, nobody else asks
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-    finally:
-        in_time = task.done()
-        task.cancel()
-    if not in_time:
-        raise asyncio.TimeoutError
-    if task.cancelled():
-        raise RuntimeError("it cancelled itself")
-    return task.result()
+    trusted: bool = False
+    """Whether the reporter is known not to block, so that it may run on the telemetry thread."""
 
 
 class Worker:
     """Sends the events of one destination, batch by batch; never raises."""
 
-    def __init__(self, destination: Destination, queue: Queue, locks: Path) -> None:
+    def __init__(
+        self, destination: Destination, queue: Queue, locks: Path, bounds: Bounds = DEFAULT, *,
+        take_over: float = TAKE_OVER_SECONDS,
+    ) -> None:  # fmt: skip
         self.destination = destination
-        self._queue, self._lock = queue, files.FileLock(locks / f"{destination.name}.lock")
-        self._reporter: TelemetryReporter | None = None
-        self._most = BATCH_EVENTS
-        self._turn = asyncio.Lock()
-        self._blocked: tuple[float, float] | None = None
+        self._queue, self._bounds, self._take_over = queue, bounds, take_over
+        self._lock = files.FileLock(locks / f"{destination.name}.lock")
+        self._heir = files.FileLock(locks / f"{destination.name}.heir.lock")
+        self._place: Place = Here() if destination.trusted else Cell(f"telemetry-{destination.name}")
+        self._reporter: TelemetryReporter | None = None  # touched only where it lives
+        self._most = bounds.batch_events
+        self._more = False
+        """Whether the last batch was full, so that more is likely to wait."""
+        self._failed = 0
+        self._patience, self._filling = Patience(bounds.pause_seconds), Filling(bounds)
+        self._turn, self._nudged = asyncio.Lock(), asyncio.Event()
+        self._ending = self._told = False
+        self._busy: tuple[float, float] | None = None
         """The last sign of another sender that holds the lock, and since when it is the last."""
+        self._look = _BUSY_SECONDS[0]
+        if destination.injected:  # what it is to get may come in the last moment, when no thread is started any more
+            self._open()
 
-    async def step(self) -> float | None:
-        """Send one batch. The seconds until there may be more: 0 for at once, None for nothing waiting."""
-        async with self._turn:
-            name, now = self.destination.name, clock.wall()
+    def _open(self) -> None:
+        if isinstance(self._place, Cell):
+            with suppress(RuntimeError):  # then there is one more chance, at the first call
+                self._place.open()
+
+    # -- when ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Send what comes, until ``end``."""
+        while not self._ending:
+            self._nudged.clear()
+            wait = await self.step()
+            if wait == 0:
+                await asyncio.sleep(0)
+                continue
+            timer = None if wait is None else asyncio.get_running_loop().call_later(wait, self._nudged.set)
             try:
-                _, until = self._queue.state(name)
-                if now < until <= now + LONGEST_PAUSE:  # a later moment is from before the clock was set
-                    return until - now
-                if not self._may_send():
-                    return 0.1
-                try:
-                    lease = self._queue.lease(name, now, count=self._most)
-                    if lease is None:
-                        due = self._queue.retry_at(name)
-                        return None if due is None else max(due - now, 0.0)
-                    await self._send(lease)
-                    return 0.0
-                finally:
-                    self._lock.release()
+                await self._nudged.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    def nudge(self) -> None:
+        """Something may wait."""
+        self._nudged.set()
+
+    def end(self) -> None:
+        """Let ``run`` end behind the batch that is under way."""
+        self._ending = True
+        self._nudged.set()
+
+    async def step(self, *, hurry: bool = False) -> float | None:
+        """Send one batch. The seconds until there may be more: 0 for at once, None for nothing waiting.
+
+        ``hurry``: also one that is not full, now.
+        """
+        async with self._turn:
+            try:
+                return await self._step(hurry)
             except Exception as fault:  # of the disk
-                log.debug("delivery to %s waits: %r", name, fault)
-                return LONGEST_PAUSE / 60
+                log.debug("delivery to %s waits: %r", self.destination.name, fault)
+                return _STORAGE_SECONDS
+
+    async def _step(self, hurry: bool) -> float | None:
+        if self._place.blocked:
+            return _BLOCKED_SECONDS
+        wait = self._paused()[1] or (0.0 if hurry or self._more else self._unfilled())
+        if wait != 0:
+            return wait
+        if not self._may_send():
+            self._look = min(self._look * 2, _BUSY_SECONDS[1])
+            return self._look / 2
+        try:
+            failures, wait = self._paused()  # again: who held the lock may have failed
+            if wait:
+                return wait
+            count = most_events(failures, self._most)
+            lease = self._queue.lease(
+                self.destination.name, clock.wall(), count=count, size=self._bounds.batch_kib << 10
+            )
+            self._filling.sent()
+            self._more = lease is not None and len(lease.items) >= count
+            if lease is None:
+                return self._due()
+            await self._send(lease)
+            return 0.0
+        finally:
+            self._lock.release()
+            self._heir.release()
+
+    def _paused(self) -> tuple[int, float]:
+        """Failures in a row, and the seconds for which the destination is still left alone."""
+        failures, until = self._queue.state(self.destination.name)
+        return failures, self._patience.left(until, clock.wall(), clock.monotonic())
+
+    def _due(self) -> float | None:
+        """Seconds until an event that was put off is due; None for none."""
+        due = self._queue.retry_at(self.destination.name)
+        return None if due is None else min(max(due - clock.wall(), 0.0), self._bounds.pause_seconds)
+
+    def _unfilled(self) -> float | None:
+        """Seconds for which the next batch may wait for more events; None where none waits."""
+        count, size, oldest = self._queue.backlog(self.destination.name, self._bounds.batch_events)
+        left = self._filling.left(count, size, oldest, clock.wall(), clock.monotonic()) if count else None
+        return min((each for each in (left, self._due()) if each is not None), default=None)
 
     def _may_send(self) -> bool:
         """One sender at a time; a stopped process does not hold up the others for ever."""
         if self._lock.acquire(wait=False):
-            self._blocked = None
+            self._busy, self._look = None, _BUSY_SECONDS[0]
             return True
         mark, now = self._queue.mark(self.destination.name), clock.monotonic()
-        if self._blocked is None or self._blocked[0] != mark:
-            self._blocked = (mark, now)
-        return now - self._blocked[1] > self.destination.timeout + TAKE_OVER_SECONDS
+        if self._busy is None or self._busy[0] != mark:
+            self._busy = (mark, now)
+        # Of all that wait for it, one takes over.
+        return now - self._busy[1] > self.destination.timeout + self._take_over and self._heir.acquire(wait=False)
+
+    # -- what ----------------------------------------------------------------------------------------------------------
 
     async def _send(self, lease: Lease) -> None:
         outcomes: dict[int, EventResult] = {}
@@ -163,10 +220,10 @@ class Worker:
                     sent.append((item, body))
             batch = self._batch(lease, sent)
             if sent:
-                result = await _bounded(self._report(batch), self.destination.timeout)
+                result = await self._place.call(lambda: self._report(batch), self.destination.timeout)
         except (TooLarge, Rejected) as fault:
             if len(sent) > 1:  # find the event that is to blame
-                self._most = max(1, len(sent) // 2)
+                self._most, self._more = max(1, len(sent) // 2), True
                 return
             reason = "over-size" if isinstance(fault, TooLarge) else f"set-aside: {_text(fault)}"
             outcomes[sent[0][0].seq] = EventResult("", "rejected", reason)
@@ -174,64 +231,80 @@ class Worker:
             self._postpone(fault)
             return
         else:
-            by_id = {each.event_id: each for each in result.results or ()}
-            for (item, _), event in zip(sent, batch.events, strict=True):
-                accepted = EventResult(event.event_id, "accepted") if result.results is None else None
-                outcome = by_id.get(event.event_id) or accepted
-                if outcome is not None:
-                    outcomes[item.seq] = outcome
-        self._most = min(self._most * 2, BATCH_EVENTS)
+            _enter(outcomes, sent, batch, result)
+            if len(sent) > 1 and all(outcomes[item.seq].status == "retry" for item, _ in sent):
+                self._postpone(RetryLater("every event of the batch is asked for again"))
+                return
+        self._most = min(self._most * 2, self._bounds.batch_events)
         self._queue.settle(lease, outcomes, clock.wall(), answer=result.answer,
-                           pause=lambda tries: pause(tries + 1, random.random()))  # fmt: skip
+                           pause=lambda tries: self._pause(tries + 1))  # fmt: skip
 
     def _batch(self, lease: Lease, sent: Sequence[tuple[Leased, bytes]]) -> Batch:
         events = tuple(
             # Where a renaming took the id away, a number of this machine's own tells the events apart.
-            BatchEvent(msgspec.json.decode(body, type=_Id).event_id or str(item.seq), item.row.event, body)
+            BatchEvent(_ID.decode(body).event_id or str(item.seq), item.row.event, body)
             for item, body in sent
         )
         dropped = self._queue.drops(lease.destination)
         return Batch(destination=lease.destination, events=events, epoch=self._queue.epoch, drops=dropped)
 
     async def _report(self, batch: Batch) -> BatchResult:
+        """Where the reporter lives."""
         if self._reporter is None:
             self._reporter = self.destination.make()
-        result = await self._reporter.report_batch(batch)
-        if result is None:
-            return BatchResult()
-        if not isinstance(result, BatchResult):
-            raise TypeError(f"report_batch returned {type(result).__name__} instead of a BatchResult")
-        # What is inside may be anything, too.
-        return msgspec.json.decode(msgspec.json.encode(result, enc_hook=dict), type=BatchResult)
+        return checked(await self._reporter.report_batch(batch))
+
+    def _pause(self, failures: int) -> float:
+        return pause(failures, random.random(), self._bounds.pause_seconds)
 
     def _postpone(self, fault: Exception) -> None:
         name = self.destination.name
-        failures, _ = self._queue.state(name)
-        wait = fault.after if isinstance(fault, RetryLater) and fault.after is not None else None
-        wait = pause(failures, random.random()) if wait is None else min(wait, LONGEST_PAUSE)
+        wait = self._pause(self._queue.state(name)[0])
+        if isinstance(fault, RetryLater):
+            wait = pause_asked(fault.after, wait, self._bounds.pause_seconds)
+        if isinstance(fault, BlockedError) and not self._told:
+            self._told = True
+            log.warning("the reporter of %r blocks its thread, and is left alone until that comes back", name)
         text = "no answer in time" if isinstance(fault, asyncio.TimeoutError) else type(fault).__name__
+        self._failed += 1
         self._queue.postpone(name, clock.wall() + wait, _text(fault) or text)
+
+    # -- now, and no more ----------------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
         """Send until nothing is left that could go now, or sending failed three times."""
-        while True:
-            try:
-                before, _ = self._queue.state(self.destination.name)
-            except StorageError:
+        before = self._failed
+        while self._failed - before < _FLUSH_FAILURES:
+            wait = await self.step(hurry=True)
+            if wait is None or wait > _FLUSH_PAUSE or self._place.blocked:
                 return
-            if before >= _FLUSH_FAILURES:
-                return
-            wait = await self.step()
-            if wait is None or wait > _FLUSH_PAUSE:
-                return
-            await asyncio.sleep(min(wait, 0.5))
+            await asyncio.sleep(min(wait, _FLUSH_LOOKS))
 
-    async def close(self) -> None:
-        """Close the reporter, if there is one; give it 50 ms."""
+    async def close(self, seconds: float = EXIT_SECONDS) -> None:
+        """Close the reporter, if there is one; give it so long."""
+        if self._place.used and not self._place.blocked:
+            with suppress(Exception):
+                await self._place.call(self._dismiss, seconds)
+        self._place.close()
+
+    async def _dismiss(self) -> None:
+        """Where the reporter lives."""
         reporter, self._reporter = self._reporter, None
         if reporter is not None:
-            with suppress(Exception):
-                await _bounded(reporter.close(), EXIT_SECONDS)
+            await reporter.close()
+
+
+def _enter(
+    outcomes: dict[int, EventResult], sent: Sequence[tuple[Leased, bytes]], batch: Batch, result: BatchResult
+) -> None:
+    """What the receiver said of each event: nothing at all means accepted, nothing of this one means again."""
+    if result.results is None:
+        outcomes.update((item.seq, EventResult("", "accepted")) for item, _ in sent)
+        return
+    by_id = {each.event_id: each for each in result.results}
+    again = EventResult("", "retry")
+    for (item, _), event in zip(sent, batch.events, strict=True):
+        outcomes[item.seq] = by_id.get(event.event_id, again)
 
 
 def _text(fault: Exception) -> str:
@@ -241,3 +314,6 @@ def _text(fault: Exception) -> str:
 
 class _Id(msgspec.Struct):
     event_id: str = ""
+
+
+_ID = msgspec.json.Decoder(_Id)

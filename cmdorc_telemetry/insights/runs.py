@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .. import files
 from ..errors import StorageError
+from ..history import SCHEMA_VERSION
 
 _DAY = 86_400
 _RUNS = """
@@ -67,6 +68,8 @@ def command_runs(history: Path, *, now: float, days: int, parts: int) -> list[Co
 def _read(history: Path, start: float) -> list[tuple[str, str, float | None, int]]:
     try:
         with closing(files.reading(history)) as db:
+            if db.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
+                raise StorageError(f"{history} was made by a newer version: upgrade this one")
             return db.execute(_RUNS, (int(start),)).fetchall()
     except sqlite3.Error as fault:
         raise StorageError(f"{history} cannot be read: {fault}") from fault

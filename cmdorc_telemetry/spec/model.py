@@ -3,7 +3,7 @@
 A :class:`TelemetrySpec` says nothing about how it is used: shapes (checks and masks) are in ``shapes.py``.
 """
 
-from __future__ import annotations
+# Annotations are evaluated here: msgspec would have to evaluate them one by one each time a spec is loaded.
 
 import re
 from itertools import pairwise

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
+from ..bounds import DEFAULT, Bounds
 from ..errors import StorageError
 
 SCHEMA_VERSION = 1
@@ -41,9 +42,9 @@ class SpoolFile:
     Raises StorageError where it cannot be opened.
     """
 
-    def __init__(self, path: Path, *, reading: bool = False) -> None:
-        """``reading``: only questions may be asked; nothing is created or mended."""
-        self.path = path
+    def __init__(self, path: Path, bounds: Bounds = DEFAULT, sync: bool = False, *, reading: bool = False) -> None:
+        """``sync``: each transaction reaches the disk before it is over. ``reading``: only questions may be asked."""
+        self.path, self.bounds, self._sync = path, bounds, sync
         self.moved_aside: Path | None = None
         """Where an unreadable file was put, if there was one."""
         self._reading = reading
@@ -74,17 +75,16 @@ class SpoolFile:
         return self.path.with_name(f"{self.path.name}.{suffix}")
 
     def _opened(self) -> sqlite3.Connection:
+        self.moved_aside = files.make_way(self.path)
+        if files.is_foreign(suspect := self._beside("suspect")):
+            files.set_aside(suspect)
         try:
             return self._open()
         except sqlite3.DatabaseError as fault:
             if isinstance(fault, sqlite3.OperationalError):
                 raise
-        self.moved_aside = self._beside(f"corrupt-{os.urandom(4).hex()}")
-        for suffix in ("", "-wal"):
-            with suppress(FileNotFoundError):
-                os.replace(f"{self.path}{suffix}", f"{self.moved_aside}{suffix}")
-        self.path.with_name(f"{self.path.name}-shm").unlink(missing_ok=True)
-        self._beside("suspect").unlink(missing_ok=True)
+        self.moved_aside = files.set_database_aside(self.path)
+        suspect.unlink(missing_ok=True)
         return self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -93,7 +93,7 @@ class SpoolFile:
             # By path: to open the file and close it again would take its locks away from this process's other spools.
             os.chmod(self.path, 0o600)
             db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
+            db.execute(f"PRAGMA synchronous={'FULL' if self._sync else 'NORMAL'}")
             if self._beside("suspect").exists():
                 if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                     raise sqlite3.DatabaseError("the file is damaged")
@@ -101,6 +101,10 @@ class SpoolFile:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
                 raise StorageError(f"{self.path} was made by a newer version (schema {version}): upgrade this one")
+            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+            ours = "meta" in tables and db.execute("SELECT 1 FROM meta WHERE key='epoch'").fetchone() is not None
+            if tables and not (ours and version):
+                raise sqlite3.DatabaseError("it is another program's")
             if version == 0:
                 db.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA.split(";\n"):
@@ -158,7 +162,7 @@ class SpoolFile:
         """Keep some room on the disk, for the acknowledgement of what was sent before it was full."""
         reserve = self._beside("reserve")
         try:
-            if not reserve.exists():
+            if not reserve.is_file():
                 files.replace(reserve, bytes(RESERVE_BYTES))
         except StorageError:
             return  # it is full already

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from ..errors import StorageError
-from ..types import EventResult, Gated, Lease, Leased, Ledger, Row, View
+from ..types import DeadLetter, EventResult, Gated, Lease, Leased, Ledger, Row, View
 from .file import SpoolFile
 
 _DAY = 86_400.0
@@ -40,6 +40,8 @@ class Spool(SpoolFile):
             end = self._end(db)
             for view in views:
                 old = self._views(db).get(view.name)
+                if old == view:  # to look for changes would scan the backlog, while nobody else can write
+                    continue
                 if old is not None and old.identity == view.identity:
                     self._change(db, old, view)
                 elif old is not None:
@@ -182,13 +184,17 @@ class Spool(SpoolFile):
 
     # -- delivery -------------------------------------------------------------------------------------------------
 
-    def lease(self, name: str, now: float, *, count: int = 500, size: int = 1 << 20) -> Lease | None:
+    def lease(self, name: str, now: float, *, count: int | None = None, size: int | None = None) -> Lease | None:
         """The next events for a destination, those due for a retry first; None for nothing to send.
+
+        At most ``count`` events and ``size`` bytes: as many as the bounds say, where they are not given.
 
         Begins with a small write: where that is refused, an acknowledgement would be too, and nothing may be sent.
         """
         if not self._anything(name, now):
             return None
+        count = self.bounds.batch_events if count is None else count
+        size = self.bounds.batch_kib << 10 if size is None else size
         with self._write() as db:
             db.execute("UPDATE destination SET mark=? WHERE name=?", (now, name))
             view = self._views(db).get(name)
@@ -322,19 +328,75 @@ class Spool(SpoolFile):
         rows = self._ask("SELECT min(next_try) FROM held WHERE destination=? AND state='retry'", (name,))
         return None if rows[0][0] is None else float(rows[0][0])
 
+    def backlog(self, name: str, most: int) -> tuple[int, int, float]:
+        """How many events (of ``most`` at most), how many bytes and since when wait behind a destination's cursor.
+
+        Those that are not for it count too. (0, 0, 0) for none.
+        """
+        rows = self._ask(
+            "SELECT count(*), coalesce(sum(length(private)), 0), coalesce(min(at), 0) FROM (SELECT at, private "
+            "FROM event WHERE seq > (SELECT cursor FROM destination WHERE name=?) ORDER BY seq LIMIT ?)",
+            (name, most),
+        )
+        count, size, oldest = rows[0]
+        return int(count), int(size), float(oldest)
+
     def hurry(self) -> None:
-        """Forget every pause: somebody asked for everything to be sent now."""
+        """Forget every pause, but not what failed: somebody asked for everything to be sent now."""
         with self._write() as db:
-            db.execute("UPDATE destination SET next_try=0, failures=0")
+            db.execute("UPDATE destination SET next_try=0")
             db.execute("UPDATE held SET next_try=0 WHERE state='retry'")
+
+    # -- dead letters ---------------------------------------------------------------------------------------------
+
+    def dead_letters(self, destination: str | None = None) -> list[DeadLetter]:
+        """What was set aside, for one destination or for all, in the order of its events."""
+        found = self._ask(
+            "SELECT destination, seq, at, spec, event, tries, reason, private FROM held JOIN event USING(seq) "
+            "WHERE state='dead' AND destination=coalesce(?, destination) ORDER BY seq, destination",
+            (destination,),
+        )
+        return [
+            DeadLetter(destination=name, seq=seq, at=at, spec=spec, event=event, tries=tries, reason=reason,
+                       event_id=_event_id(private))
+            for name, seq, at, spec, event, tries, reason, private in found
+        ]  # fmt: skip
+
+    def resend(self, now: float, destination: str | None = None, seqs: Collection[int] | None = None) -> int:
+        """Send dead letters again, at once: those of ``seqs``, or all. How many there are."""
+        with self._write() as db:
+            dead = self._dead(db, destination, seqs)
+            db.executemany(
+                "UPDATE held SET state='retry', next_try=? WHERE destination=? AND seq=?",
+                [(now, *each) for each in dead],
+            )
+        return len(dead)
+
+    def discard(self, destination: str | None = None, seqs: Collection[int] | None = None) -> int:
+        """Drop dead letters as ``discarded``: those of ``seqs``, or all. How many there were."""
+        with self._write() as db:
+            dead = self._dead(db, destination, seqs)
+            db.executemany("DELETE FROM held WHERE destination=? AND seq=?", dead)
+            for name, count in Counter(name for name, _ in dead).items():
+                self._drop(db, name, "discarded", count)
+            self._trim(db)
+        return len(dead)
+
+    def _dead(
+        self, db: sqlite3.Connection, destination: str | None, seqs: Collection[int] | None
+    ) -> list[tuple[str, int]]:  # fmt: skip
+        found = db.execute("SELECT destination, seq FROM held WHERE state='dead' AND destination=coalesce(?, destination)",
+                           (destination,)).fetchall()  # fmt: skip
+        return [(name, seq) for name, seq in found if seqs is None or seq in seqs]
 
     # -- bounds ---------------------------------------------------------------------------------------------------
 
-    def expire(self, now: float, *, days: float = 30, rows: int = 200_000) -> None:
-        """Drop what is older than ``days`` (``expired``) and what is more than ``rows`` (``spool-full``)."""
+    def expire(self, now: float) -> None:
+        """Drop what is older than the bounds allow (``expired``) and what is more (``spool-full``)."""
         with self._write() as db:
-            self._expel(db, "at < ?", int(now - days * _DAY), "expired")
-            extra = db.execute("SELECT seq FROM event ORDER BY seq DESC LIMIT 1 OFFSET ?", (rows,)).fetchone()
+            self._expel(db, "at < ?", int(now - self.bounds.keep_days * _DAY), "expired")
+            extra = db.execute("SELECT seq FROM event ORDER BY seq DESC LIMIT 1 OFFSET ?",
+                               (self.bounds.spool_events,)).fetchone()  # fmt: skip
             if extra is not None:
                 self._expel(db, "seq <= ?", extra[0], "spool-full")
             # The reporter of a process leaves a line in the ledger: for a day.
@@ -384,16 +446,17 @@ class Spool(SpoolFile):
         db = self._db
         with self._transaction("DEFERRED"):
             views = self._views(db)
-            found = db.execute("SELECT name, recorded, acked, next_try, last_report, last_error, answer, removed "
+            found = db.execute("SELECT name, recorded, acked, failures, next_try, last_report, last_error, answer, removed "
                                "FROM destination ORDER BY name").fetchall()  # fmt: skip
             return {
                 name: Ledger(
                     name=name, recorded=recorded, acknowledged=acked, removed=bool(removed), next_try=next_try,
+                    failures=failures,
                     pending=self._pending(db, views[name]) + self._held(db, name) if not removed else 0,
                     set_aside=self._held(db, name, "dead"), last_report=last_report, last_error=last_error,
                     answer=json.loads(answer), dropped=self.drops(name),
                 )
-                for name, recorded, acked, next_try, last_report, last_error, answer, removed in found
+                for name, recorded, acked, failures, next_try, last_report, last_error, answer, removed in found
             }  # fmt: skip
 
     def withheld(self) -> dict[str, int]:
@@ -421,6 +484,19 @@ class Spool(SpoolFile):
         )
         return _row(rows[0]) if rows else None
 
+    def size(self) -> tuple[int, int]:
+        """How many events are stored, and how many bytes of the file are in use."""
+        ((count,),) = self._ask("SELECT count(*) FROM event")
+        pages, free, each = (
+            self._ask(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int(count), int((pages - free) * each)
+
+    def row(self, seq: int) -> Row | None:
+        """The event of that number; None where it is not stored any more."""
+        rows = self._ask(f"SELECT {_ROW} FROM event WHERE seq=?", (seq,))
+        return _row(rows[0]) if rows else None
+
 
 class _Told(msgspec.Struct):
     """What was known of a segment's losses: by its header, by damaged records, and counted as ``corrupt`` of those."""
@@ -428,6 +504,17 @@ class _Told(msgspec.Struct):
     drops: dict[str, int] = {}
     damaged: int = 0
     corrupt: int = 0
+
+
+class _Id(msgspec.Struct):
+    event_id: str = ""
+
+
+def _event_id(private: bytes) -> str:
+    try:
+        return msgspec.json.decode(private, type=_Id).event_id
+    except msgspec.MsgspecError:
+        return ""
 
 
 _OWN_REASONS = ("withdrawn-consent", "over-size")

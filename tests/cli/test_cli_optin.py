@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -188,12 +190,14 @@ def test_wrong_configuration(machine, config: str, said: str) -> None:
 def test_where_the_spool_cannot_be_opened_nothing_is_changed(machine) -> None:
     path = machine.config(HTTP)
     machine.home.telemetry.mkdir()
-    machine.home.spool.mkdir()
+    with closing(sqlite3.connect(machine.home.spool)) as db:
+        db.execute("PRAGMA user_version=99")
     result = machine("opt-in", "--yes", code=1)
     assert result.stdout == ""
-    assert result.stderr.splitlines()[-1].startswith(f"error: {machine.home.spool} cannot be opened")
+    assert result.stderr.splitlines()[-1].startswith(f"error: {machine.home.spool} was made by a newer version")
     assert {"config.toml"} <= set(machine.files()) <= {
-        "config.toml", "telemetry/consent.lock", "telemetry/identity.lock", "telemetry/spool.db.lock"
+        "config.toml", "telemetry/consent.lock", "telemetry/identity.lock", "telemetry/spool.db",
+        "telemetry/spool.db.lock",
     }  # fmt: skip
     assert path.read_text() == HTTP
 
@@ -202,11 +206,10 @@ def test_where_a_later_write_fails_an_earlier_decision_is_back(machine) -> None:
     machine.config(HTTP)
     machine.opt_in("--local")
     before = machine.files()
-    for name in ("spool.db", "spool.db.reserve", "spool.db.lock"):
-        (machine.home.telemetry / name).unlink()
-    machine.home.spool.mkdir()
+    with closing(sqlite3.connect(machine.home.spool)) as db:
+        db.execute("PRAGMA user_version=99")
     machine("opt-in", "--level", "standard", "--yes", code=1)
-    machine.home.spool.rmdir()
+    machine.home.spool.unlink()
     after = machine.files()
     for name in ("config.toml", "telemetry/consent.toml", "telemetry_install_id", "telemetry_salt"):
         assert after[name] == before[name]
@@ -219,7 +222,7 @@ def test_where_nothing_can_be_written_nothing_is_left(machine, monkeypatch: pyte
     monkeypatch.setenv("CMDORC_HOME", str(blocked / "home"))
     result = machine("opt-in", "--yes", code=1)
     assert result.stderr.splitlines()[-1].startswith(f"error: {blocked}/home")
-    assert "Not a directory" in result.stderr
+    assert "is no directory" in result.stderr
     assert blocked.read_text() == ""
 
 

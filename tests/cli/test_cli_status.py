@@ -66,10 +66,11 @@ def test_what_is_in_journals_is_shown_apart(machine) -> None:
     running = machine.program()
     running.fire("cmdorc_completed", machine.run)
     shown = machine("status").stdout
-    assert "In journals  2 segments, not yet imported\n" in shown
-    assert "Running      1 process with events of their own, not yet imported\n" in shown
+    assert "In journals  4 records of programs that ended, not yet imported\n" in shown
+    assert "Running      1 process with 1 record, not yet imported\n" in shown
     told = machine.json("status")
-    assert (told["segments"], told["segments_of_live_processes"]) == (2, 1)
+    assert (told["segments"], told["records"]) == (2, 4)
+    assert (told["segments_of_live_processes"], told["records_of_live_processes"]) == (1, 1)
     running.close()
     machine("stats")
     told = machine.json("status")
@@ -103,6 +104,85 @@ def test_a_spool_that_a_killed_process_left_open_is_read_too(machine) -> None:
     subprocess.run([sys.executable, "-c", code], check=False)
     assert machine.home.spool.with_name("spool.db-wal").stat().st_size > 0
     assert machine.json("status")["history"]["recorded"] == 2
+
+
+BOUNDS = """
+sync = true
+background = true
+[telemetry.bounds]
+journal_segments = 7
+journal_mib = 5
+spool_events = 1234
+spool_mib = 6
+keep_days = 1
+batch_events = 12
+batch_kib = 34
+batch_seconds = 56
+pause_seconds = 90
+"""
+
+
+def test_what_is_in_use_is_shown_beside_what_may_be(machine) -> None:
+    machine.plugin("jot")
+    machine.config('[telemetry]\nplugins = ["jot"]\n')
+    machine.opt_in()
+    machine.record()
+    machine("stats")
+    machine.record()
+    lines = machine("status").stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("Journal "))
+    assert lines[at : at + 4] == [
+        "Journal    1 of 1,000 segments, 0.0 of 64 MiB",
+        f"Spool      2 of 200,000 events, {lines[at + 1].split()[5]} of 256 MiB, for 30 days at most",
+        "Batches    500 events, 1,024 KiB or 5 s at most; pauses of 1 h 0 min at most",
+        "A process  2 threads at most, sync off, background sender off",
+    ]
+    assert float(lines[at + 1].split()[5]) < 1
+    machine.config('[telemetry]\nplugins = ["jot"]' + BOUNDS)
+    shown = machine("status").stdout
+    assert "Journal    1 of 7 segments, 0.0 of 5 MiB\n" in shown
+    assert "Spool      2 of 1,234 events, " in shown
+    assert " of 6 MiB, for 1 day at most\n" in shown
+    assert "Batches    12 events, 34 KiB or 56 s at most; pauses of 1 min 30 s at most\n" in shown
+    assert "sync on, background sender on\n" in shown
+    told = machine.json("status")["usage"]
+    assert told["bounds"]["batch_seconds"] == 56
+    assert (told["segments"], told["spool_events"], told["sync"], told["background"]) == (1, 2, True, True)
+    assert told["journal_bytes"] == sum(path.stat().st_size for path in machine.home.journal.iterdir())
+
+
+def test_off_says_nothing_of_what_is_in_use(machine) -> None:
+    assert "Spool" not in machine("status").stdout
+
+
+def test_a_size_is_that_of_what_lies_there(machine) -> None:
+    machine.opt_in()
+    machine.record()
+    (segment,) = machine.home.journal.iterdir()
+    with segment.open("ab") as file:
+        file.write(b"\n" + b"x" * (3 << 20))
+    assert "Journal    1 of 1,000 segments, 3.0 of 64 MiB\n" in machine("status").stdout
+    assert machine.json("status")["records"] == 3
+
+
+def test_what_was_moved_aside_is_named(machine) -> None:
+    machine.opt_in()
+    machine.home.spool.write_bytes(b"not a database, but long enough to be taken for a broken one " * 100)
+    machine.record()
+    (segment,) = machine.home.journal.iterdir()
+    segment.write_bytes(b"no segment either")
+    machine("stats")
+    (spool,) = machine.home.telemetry.glob("spool.db.corrupt-*")
+    lines = machine("status").stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("Set aside"))
+    assert lines[at : at + 2] == [
+        f"Set aside  {machine.home.journal / segment.stem}.corrupt (could not be used)",
+        f"           {spool} (could not be used)",
+    ]
+    assert machine.json("status")["usage"]["moved_aside"] == [
+        f"{machine.home.journal / segment.stem}.corrupt",
+        str(spool),
+    ]
 
 
 def test_local_only(machine) -> None:
@@ -286,8 +366,9 @@ def test_a_destination_that_is_down_waits_and_says_why(machine) -> None:
     spool = Spool(machine.home.spool)
     spool.postpone("http", clock.wall() + 1000, "503")
     spool.close()
+    failures = found["ledger"]["failures"] + 1
     shown = machine("status").stdout
-    assert "waiting, next try " in shown
+    assert f"waiting after {failures} failures, next try " in shown
     assert " UTC (503)\n" in shown
 
 
@@ -301,7 +382,9 @@ def test_events_that_were_set_aside(machine) -> None:
     lease = spool.lease("jot", clock.wall(), count=1)
     assert lease is not None
     spool.settle(lease, {lease.items[0].seq: EventResult("", "rejected", "set-aside: no")}, clock.wall())
-    assert "waits to be sent, 1 set aside\n" in machine("status").stdout
+    shown = machine("status").stdout
+    assert "waits to be sent, 1 set aside\n" in shown
+    assert "! 1 event was rejected and set aside.\n  telemetry dead-letters\n" in shown
     lease = spool.lease("jot", clock.wall())
     assert lease is not None
     spool.settle(lease, {item.seq: EventResult("", "accepted") for item in lease.items}, clock.wall())

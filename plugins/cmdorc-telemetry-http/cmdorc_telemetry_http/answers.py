@@ -77,6 +77,9 @@ def _accepted(answer: Answer, event_ids: Collection[str], host: str) -> BatchRes
         body = msgspec.json.decode(answer.body, type=_Body)
     except UNREADABLE:
         raise RetryLater(f"{host} gave an answer that cannot be read: is 'endpoint' a telemetry server?") from None
+    if body.results is None and body.stats is None and not isinstance(body.message, str):
+        # Any service may answer 200 and some JSON; what it was sent would be taken for delivered, and be lost.
+        raise RetryLater(f"{host} gave an answer that says nothing of the events: is 'endpoint' a telemetry server?")
     results = None
     if body.results is not None:
         results = tuple(_result(each) for each in body.results if each.event_id in event_ids)

@@ -24,7 +24,13 @@ def test_no_results_means_that_all_were_taken() -> None:
     result = judge(ok({"message": "Thanks!"}), IDS, "h", NOW)
     assert result.results is None
     assert result.answer == {"message": "Thanks!"}
-    assert judge(ok({}), IDS, "h", NOW).answer is None
+    assert judge(ok({"stats": {}}), IDS, "h", NOW).results is None
+
+
+@pytest.mark.parametrize("body", [{}, {"ok": True}, {"message": 3}, {"results": None}])
+def test_a_200_that_says_nothing_of_the_events_is_no_acknowledgement(body: Any) -> None:
+    with pytest.raises(RetryLater, match=r"^h gave an answer that says nothing of the events"):
+        judge(ok(body), IDS, "h", NOW)
 
 
 def test_results() -> None:

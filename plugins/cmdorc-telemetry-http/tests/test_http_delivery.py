@@ -161,7 +161,7 @@ async def test_netrc_proxies_and_cookies_are_no_way_out(
     monkeypatch.setenv("NETRC", str(netrc))
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    server.answer(200, "{}", Set_Cookie="who=anna; Path=/")
+    server.answer(200, '{"stats": {}}', Set_Cookie="who=anna; Path=/")
     await reporter.report_batch(make_batch(1))
     await reporter.report_batch(make_batch(1))
     for request in server.seen:

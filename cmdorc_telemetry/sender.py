@@ -1,0 +1,184 @@
+"""The background sender: one detached process that sends what a program left behind, if the user set ``background``.
+
+Owns how it is started, what it may inherit, and how long it lives. What it sends, and whether it may, is decided where
+``flush`` decides it. Nothing is left behind on Windows: events wait for the next process there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from time import sleep
+from typing import TYPE_CHECKING
+
+from . import clock, files, journal
+from .consent import Situation, in_ci
+from .errors import TelemetryError
+from .spool import Spool
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+log = logging.getLogger("cmdorc_telemetry")
+
+LIFE_SECONDS = 30.0
+"""After which the kernel ends a sender, whatever it is doing."""
+CLOSE_SECONDS = 2.0
+"""How long before that it stops by itself."""
+_NICENESS = 10
+_LOCK = "sender.owner"  # not `.lock`: so end the names of the destinations' own, which opt-out waits for
+_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
+         "SSL_CERT_FILE", "SSL_CERT_DIR")  # fmt: skip
+_KEPT_PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONUTF8")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_DECIDING = ("CMDORC_TELEMETRY", "DO_NOT_TRACK")
+
+
+# -- in the program that ends ---------------------------------------------------------------------------------------
+
+
+def leave_behind(pipeline: Pipeline) -> bool:
+    """Start a sender, if one is wanted, allowed, and has something to do now. Whether one was started.
+
+    Never raises; takes some milliseconds.
+    """
+    if sys.platform == "win32" or not pipeline.situation.user.background:
+        return False
+    try:
+        pipeline.refresh()
+        return _may_send(pipeline) and _something_is_due(pipeline) and _start(pipeline)
+    except (TelemetryError, OSError, ValueError) as fault:
+        log.debug("no sender was left behind: %s", fault)
+        return False
+
+
+def _may_send(pipeline: Pipeline) -> bool:
+    """Whether the user, the environment and the plugins let a sender do anything."""
+    situation = pipeline.situation
+    # Where an enabled plugin is missing, the gate would hold back for good what a program that has it would share.
+    wanted = situation.user.background and not in_ci(situation.environ) and pipeline.blocked() is None
+    return wanted and pipeline.policy.record
+
+
+def _something_is_due(pipeline: Pipeline) -> bool:
+    """Whether an event waits for a destination that is not left alone after a failure."""
+    names = {to.name for to in pipeline.allowed if to.plugin in pipeline.classes}
+    segments = journal.segments(pipeline.home.journal)
+    if not pipeline.home.spool.exists():
+        return bool(names) and any(_has_records(path, 0) for path in segments)
+    with closing(Spool(pipeline.home.spool, reading=True)) as spool:
+        now, longest = clock.wall(), pipeline.situation.user.bounds.pause_seconds
+        names = {name for name in names if not now < spool.state(name)[1] <= now + longest}
+        if not names:
+            return False
+        return spool.oldest(names) is not None or any(_has_records(path, spool.offset(path.name)) for path in segments)
+
+
+def _has_records(path: Path, read: int | None) -> bool:
+    """Whether a segment has something behind ``read`` (None: it is finished), and nobody writes it any more."""
+    with suppress(OSError):  # imported this moment
+        if read is not None and path.stat().st_size > max(read, journal.HEADER):
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                return files.lock_fd(fd, wait=False)
+            finally:
+                os.close(fd)
+    return False
+
+
+def _start(pipeline: Pipeline) -> bool:
+    """Start the process and hand it the lock that says it is there: no moment without one, no second one."""
+    if not _is_interpreter(sys.executable):
+        return False
+    fd = files.open_private(files.own_dir(pipeline.home.locks) / _LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        if not files.lock_fd(fd, wait=False):
+            return False
+        process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of ours
+            [sys.executable, "-m", __name__, str(fd), f"{LIFE_SECONDS:g}"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(fd,),
+            start_new_session=True, cwd="/", env=dict(_environment(pipeline.situation)),
+        )  # fmt: skip
+        process.returncode = 0  # it is nobody's child any more: no warning that it still runs
+    finally:
+        os.close(fd)  # without unlocking it: the lock is the child's now
+    return True
+
+
+def _is_interpreter(executable: str) -> bool:
+    """Whether it can be told to run a module: in a frozen or embedding program it is that program itself."""
+    return os.path.basename(executable or "").startswith(("python", "pypy")) and not hasattr(sys, "frozen")
+
+
+def _environment(situation: Situation) -> Iterator[tuple[str, str]]:
+    """What a sender needs to know: where things are, who decided what, the way out, and secrets of destinations."""
+    kept = _KEPT if sys.flags.ignore_environment else _KEPT + _KEPT_PYTHON
+    yield from ((name, text) for name, text in os.environ.items() if name in kept or name.lower() in _PROXIES)
+    given: Mapping[str, str] = situation.environ
+    secrets = {str(value) for to in situation.user.destinations for key, value in to.settings.items()
+               if key.endswith("_env")}  # fmt: skip
+    yield from ((name, given[name]) for name in (*_DECIDING, *secrets) if name in given)
+    yield "CMDORC_HOME", str(situation.home.root)
+    if given.get("CMDORC_TELEMETRY_CONFIG"):  # relative to a directory that the sender does not start in
+        yield "CMDORC_TELEMETRY_CONFIG", os.path.abspath(given["CMDORC_TELEMETRY_CONFIG"])
+
+
+# -- in the sender ----------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """``python -m cmdorc_telemetry.sender LOCK SECONDS``: LOCK is the number of the descriptor that is locked."""
+    lock, seconds = int(sys.argv[1]), float(sys.argv[2])
+    _end_after(seconds)
+    deadline = clock.monotonic() + seconds - CLOSE_SECONDS
+    os.nice(_NICENESS)
+    os.set_inheritable(lock, False)
+    with suppress(TelemetryError, OSError):
+        _send(lock, deadline, seconds / 4)
+
+
+def _send(lock: int, deadline: float, patience: float) -> None:
+    """Do what ``flush`` does, but keep the pauses after failures; again while something new is there."""
+    while clock.monotonic() < deadline:
+        # Processes that end meanwhile find the lock held, and leave their events to this one.
+        sleep(min(Situation.read().user.bounds.batch_seconds, patience))
+        pipeline = _pipeline(Situation.read())
+        if not _may_send(pipeline):
+            return
+        delivery = pipeline.delivery()
+        delivery.flush(max(deadline - clock.monotonic(), CLOSE_SECONDS / 2), hurry=False)
+        delivery.stop(CLOSE_SECONDS / 2)
+        files.unlock_fd(lock)
+        # Somebody may have found it locked after the last import: look once more without it.
+        if not (_something_is_due(pipeline) and files.lock_fd(lock, wait=False)):
+            return
+
+
+def _pipeline(situation: Situation) -> Pipeline:
+    from .pipeline import Pipeline
+    from .plugins import PluginHost
+
+    destinations = [to.plugin for to in situation.user.destinations]
+    cache = situation.home.discovered
+    return Pipeline(situation, PluginHost(situation.user.plugins, destinations=destinations, cache=cache))
+
+
+def _end_after(seconds: float) -> None:
+    """Have the kernel end this process then.
+
+    No handler, thread or lock of the interpreter takes part: the default action of SIGALRM needs none. What the
+    starting program blocked or ignored would be inherited, so that is undone first.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,422 @@
+"""The background sender: what it is, what it sends, how long it lives; and when there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmdorc_telemetry import TelemetryLevel, clock
+from cmdorc_telemetry.config import Home, load_layer
+from cmdorc_telemetry.consent import CORE_SPEC, Grant, Situation, new_grant, save_grant
+from cmdorc_telemetry.files import FileLock
+from cmdorc_telemetry.pipeline import Pipeline
+from cmdorc_telemetry.plugins import PluginHost
+from cmdorc_telemetry.sender import leave_behind
+from cmdorc_telemetry.spec import CORE, load_spec
+from cmdorc_telemetry.spool import Spool
+
+BIN = Path(sys.executable).parent
+DEADLINE = 20.0
+PROGRAM = """
+import os, sys
+from cmdorc_telemetry import CompletedRun, Telemetry, sender
+sender.LIFE_SECONDS = float(sys.argv[1])
+telemetry = Telemetry.start(cmdorc_version="0.12.0")
+telemetry.fire("cmdorc_completed", CompletedRun(run_id="r", command_name="Tests", state="success", duration=3.5))
+"""
+CLOSED = f"{PROGRAM}telemetry.close()\n"
+WATCHED = """
+import os, sys
+if "cmdorc_telemetry.sender" in sys.orig_argv:
+    with open(os.environ["CMDORC_HOME"] + "/senders", "a") as file:
+        print(os.getpid(), file=file)
+"""
+"""A ``sitecustomize`` that notes every sender as soon as its interpreter runs."""
+PROBE = """
+import asyncio, ctypes, json, os, time
+from cmdorc_telemetry import TelemetryReporter, hookimpl
+
+class Probe(TelemetryReporter):
+    class Settings(TelemetryReporter.Settings):
+        home: str = ""
+        how: str = ""
+        word: str = ""
+
+    async def report(self, event, payload):
+        about = {"pid": os.getpid(), "session": os.getsid(0), "nice": os.nice(0), "cwd": os.getcwd(),
+                 "event_id": payload["event_id"], "environ": dict(os.environ), "word": self.settings.word,
+                 "files": {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+                           if os.path.lexists(f"/proc/self/fd/{fd}")}}
+        with open(self.settings.home + "/probed", "a") as file:
+            print(json.dumps(about), file=file)
+        while self.settings.how == "wait" and not os.path.exists(self.settings.home + "/go"):
+            await asyncio.sleep(0.01)
+        if self.settings.how == "hang":
+            await asyncio.sleep(600)
+        if self.settings.how == "block":
+            ctypes.PyDLL(None).sleep(600)  # and nothing else runs in this interpreter
+
+@hookimpl
+def telemetry_reporters():
+    return [Probe]
+"""
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {DEADLINE:g} s"
+        time.sleep(0.01)
+
+
+class Machine:
+    """A home where telemetry is on, and programs that end there with an event that was not delivered."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = Home(folder / "home")
+        self.home.root.mkdir()
+        site = folder / "site"
+        (site / "probe-1.0.dist-info").mkdir(parents=True)
+        (site / "probe.py").write_text(PROBE)
+        (site / "sitecustomize.py").write_text(WATCHED)
+        (site / "probe-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: probe\nVersion: 1.0\n")
+        (site / "probe-1.0.dist-info" / "entry_points.txt").write_text("[cmdorc_telemetry]\nprobe = probe\n")
+        named = ("CI", "GITHUB_ACTIONS", "DO_NOT_TRACK", "PYTHONPATH")
+        self.environ = {name: text for name, text in os.environ.items()
+                        if name not in named and not name.startswith(("CMDORC_", "COV"))}  # fmt: skip
+        self.environ.update(CMDORC_HOME=str(self.home.root), PYTHONPATH=str(site))
+        self.folder = folder
+
+    def config(self, destination: str, *, background: str = "background = true", more: str = "") -> None:
+        (plugin,) = (name for name in ("http", "probe") if destination.startswith(f"[telemetry.to.{name}]"))
+        self.home.config.write_text(
+            f'[telemetry]\nplugins = ["{plugin}"]\n{background}\n{more}\n'
+            f"[telemetry.bounds]\nbatch_seconds = 1\n{destination}\n"
+        )
+
+    def probe(self, how: str = "", *, timeout: float = 10.0, **more: str) -> None:
+        self.config(f'[telemetry.to.probe]\nhome = "{self.home.root}"\nhow = "{how}"\ntimeout = {timeout}', **more)
+
+    def agree(self) -> None:
+        destinations = load_layer(self.home.config).destinations
+        grant = new_grant(load_spec(CORE), TelemetryLevel.MINIMAL, destinations, datetime.now(timezone.utc))
+        save_grant(self.home, CORE_SPEC, grant)
+
+    def program(self, code: str = CLOSED, life: float = 30, **more: Any) -> subprocess.Popen[str]:
+        options: dict[str, Any] = {"env": self.environ, "cwd": self.folder, "text": True, **more}
+        return subprocess.Popen([sys.executable, "-c", code, str(life)], **options)
+
+    def run(self, code: str = CLOSED, life: float = 30, **more: Any) -> str:
+        process = self.program(code, life, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
+        told = process.communicate(timeout=DEADLINE)[0]
+        assert process.returncode == 0, told
+        return told
+
+    def noted(self, name: str) -> list[Any]:
+        path = self.home.root / name
+        # The last line may be about to be written.
+        return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+    @property
+    def lock(self) -> Path:
+        return self.home.locks / "sender.owner"
+
+    def sending(self) -> bool:
+        """Whether a sender holds its lock; seen without touching it, or the sender would find it held."""
+        if not self.lock.exists():
+            return False
+        held = Path("/proc/locks").read_text().splitlines()
+        return any("FLOCK" in line and line.split()[-3].endswith(f":{self.lock.stat().st_ino}") for line in held)
+
+    def ledger(self, name: str) -> tuple[int, int, int]:
+        spool = Spool(self.home.spool, reading=True)
+        try:
+            each = spool.ledger()[name]
+        finally:
+            spool.close()
+        assert each.recorded == each.acknowledged + each.pending + sum(each.dropped.values())
+        return each.recorded, each.acknowledged, each.pending
+
+    def end(self) -> None:
+        for pid in self.noted("senders"):
+            try:
+                about = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"cmdorc_telemetry.sender" in about:  # the number is not somebody else's by now
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path)
+    machine.probe()
+    machine.agree()
+    yield machine
+    machine.end()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The endpoint of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+
+
+# -- what it does -----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_program_left_behind_arrives_at_the_server(machine: Machine, tmp_path: Path) -> None:
+    store = tmp_path / "reports.db"
+    command = [BIN / "cmdorc-telemetry-server", "serve", "--port", "0", "--store", store, "--k", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            machine.config(f'[telemetry.to.http]\nendpoint = "{server.stdout.readline().split()[-1]}"')
+            machine.agree()
+            assert machine.run() == ""
+            until(lambda: not machine.sending(), "the end of the sender")
+            assert machine.ledger("http") == (1, 1, 0)
+        finally:
+            server.terminate()
+    rows = subprocess.run([BIN / "cmdorc-telemetry-server", "rows", "--store", store, "--json"], check=True,
+                          stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert rows.stdout.count('"command_completed"') == len(json.loads(rows.stdout)) == 1
+
+
+def test_it_is_detached_from_everything_and_knows_no_more_than_it_needs(machine: Machine) -> None:
+    machine.config(f'[telemetry.to.probe]\nhome = "{machine.home.root}"\nword_env = "WORD"')
+    machine.environ.update(WORD="secret of a destination", OTHER="secret", HTTPS_PROXY="http://proxy.example:1")
+    leak = "pipe = os.pipe(); os.set_inheritable(pipe[1], True)\n"
+    assert machine.run(CLOSED + leak) == ""
+    until(lambda: machine.noted("probed"), "the report")
+    (about,) = machine.noted("probed")
+    assert about["session"] == about["pid"]
+    assert about["cwd"] == "/"
+    assert about["nice"] >= min(os.nice(0) + 10, 19)
+    assert [about["files"][fd] for fd in ("0", "1", "2")] == ["/dev/null"] * 3
+    home = str(machine.home.root)
+    others = [name for fd, name in about["files"].items() if fd not in ("0", "1", "2") and not name.startswith(home)]
+    assert [name for name in others if not name.startswith(("anon_inode:", "socket:", f"/proc/{about['pid']}"))] == []
+    known = about["environ"]
+    assert (known["WORD"], known["CMDORC_HOME"], known["PATH"]) == (
+        "secret of a destination", home, machine.environ["PATH"]
+    )  # fmt: skip
+    assert known["HTTPS_PROXY"] == "http://proxy.example:1"
+    assert "OTHER" not in known
+    assert about["word"] == "secret of a destination"
+
+
+def test_the_programs_reader_sees_its_end_while_the_sender_lives(machine: Machine) -> None:
+    machine.probe("hang")
+    assert machine.run() == ""  # reads until nobody holds the other end
+    assert machine.sending()
+
+
+def test_a_terminal_that_closes_does_not_take_it_along(machine: Machine) -> None:
+    master, slave = pty.openpty()
+    process = machine.program(stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    assert process.wait(DEADLINE) == 0
+    os.close(master)
+    assert machine.sending()
+    until(lambda: machine.noted("probed"), "the report")
+
+
+def test_of_many_programs_that_end_at_once_one_leaves_a_sender(machine: Machine) -> None:
+    waiting = "import sys; sys.stdin.readline()\n"
+    programs = [machine.program(CLOSED + waiting, stdin=subprocess.PIPE) for _ in range(5)]
+    for each in programs:
+        assert each.stdin is not None
+        each.stdin.close()
+    for each in programs:
+        assert each.wait(DEADLINE) == 0
+    until(lambda: not machine.sending(), "the end of the sender")
+    assert len(machine.noted("senders")) == 1
+    assert machine.ledger("probe") == (5, 5, 0)
+
+
+def test_what_ends_while_it_sends_is_sent_too(machine: Machine) -> None:
+    machine.probe("wait")
+    machine.run()
+    until(lambda: machine.noted("probed"), "the first report")
+    machine.run()
+    (machine.home.root / "go").touch()
+    until(lambda: not machine.sending(), "the end of the sender")
+    assert len({each["pid"] for each in machine.noted("probed")}) == len(machine.noted("senders")) == 1
+    assert machine.ledger("probe") == (2, 2, 0)
+
+
+def test_a_program_that_never_closed_leaves_one_too(machine: Machine) -> None:
+    machine.run(PROGRAM)
+    until(lambda: machine.noted("probed"), "the report")
+
+
+def test_a_relative_operators_file_is_found_from_where_it_starts(machine: Machine) -> None:
+    machine.home.config.rename(machine.folder / "operator.toml")
+    machine.home.consent.unlink()
+    machine.environ.update(CMDORC_TELEMETRY="minimal", CMDORC_TELEMETRY_CONFIG="operator.toml")
+    machine.run()
+    until(lambda: machine.noted("probed"), "the report")
+
+
+def test_killed_it_loses_nothing(machine: Machine) -> None:
+    machine.probe("hang")
+    machine.run()
+    until(lambda: machine.noted("probed"), "the report")
+    machine.end()
+    until(lambda: not machine.sending(), "the end of the sender")
+    machine.probe()
+    subprocess.run([sys.executable, "-m", "cmdorc_telemetry", "flush"], env=machine.environ, check=True,
+                   stdout=subprocess.DEVNULL)  # fmt: skip
+    assert machine.ledger("probe") == (1, 1, 0)
+    assert len({each["event_id"] for each in machine.noted("probed")}) == 1
+
+
+# -- how long it lives ------------------------------------------------------------------------------------------------
+
+
+def test_it_does_not_outlive_a_server_that_hangs(machine: Machine, silent: str) -> None:
+    machine.config(f'[telemetry.to.http]\nendpoint = "{silent}"')
+    machine.agree()
+    began = time.monotonic()
+    machine.run(life=4)
+    assert machine.sending()
+    until(lambda: not machine.sending(), "the end of the sender")
+    assert time.monotonic() - began < 5.5
+    assert machine.ledger("http") == (1, 0, 1)
+
+
+def test_it_does_not_outlive_an_interpreter_that_is_stuck(machine: Machine) -> None:
+    machine.probe("block")
+    began = time.monotonic()
+    # A program that blocks or ignores the signal hands that on.
+    deaf = "import signal; signal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
+    deaf += "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\n"
+    machine.run(CLOSED + deaf, life=4)
+    until(lambda: machine.noted("probed"), "the report")
+    assert machine.sending()
+    until(lambda: not machine.sending(), "the end of the sender")
+    assert time.monotonic() - began < 6.5
+
+
+def test_a_no_while_it_waits_ends_it(machine: Machine) -> None:
+    machine.run()
+    save_grant(machine.home, CORE_SPEC, Grant(record=False))
+    until(lambda: not machine.sending(), "the end of the sender")
+    assert machine.noted("probed") == []
+    assert not machine.home.spool.exists()
+
+
+def test_a_server_that_fails_is_not_asked_again_by_the_next(machine: Machine) -> None:
+    machine.config('[telemetry.to.http]\nendpoint = "http://127.0.0.1:9/v1"')
+    machine.agree()
+    machine.run()
+    until(lambda: not machine.sending(), "the end of the sender")
+    assert machine.ledger("http") == (1, 0, 1)
+    spool = Spool(machine.home.spool)
+    failures = spool.state("http")[0]
+    spool.postpone("http", clock.wall() + 600, "503")
+    spool.close()
+    assert failures >= 1
+    machine.run()
+    assert not machine.sending()
+    assert len(machine.noted("senders")) == 1
+    spool = Spool(machine.home.spool)
+    spool.hurry()
+    spool.close()
+    machine.run()
+    assert machine.sending()
+
+
+# -- when there is none -----------------------------------------------------------------------------------------------
+
+
+def test_off_unless_the_user_says_so(machine: Machine) -> None:
+    for background in ("", "background = false"):
+        machine.probe(background=background)
+        machine.run()
+        assert not machine.lock.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("CI", "true"), ("GITHUB_ACTIONS", "true"), ("DO_NOT_TRACK", "1"), ("CMDORC_TELEMETRY", "off")]
+)
+def test_never_where_the_environment_is_against_it(machine: Machine, name: str, text: str) -> None:
+    machine.environ[name] = text
+    machine.run()
+    assert not machine.lock.exists()
+
+
+def test_not_where_the_user_said_no_meanwhile(machine: Machine) -> None:
+    save = "from pathlib import Path; from cmdorc_telemetry.config import Home\n"
+    save += "from cmdorc_telemetry.consent import Grant, save_grant\n"
+    save += "save_grant(Home(Path(os.environ['CMDORC_HOME'])), 'cmdorc.core', Grant(record=False))\n"
+    machine.run(CLOSED + save)
+    assert not machine.lock.exists()
+
+
+def test_not_where_nothing_waits_or_nobody_would_get_it(machine: Machine) -> None:
+    machine.run(f"{PROGRAM}assert telemetry.flush(10)\n")
+    assert not machine.lock.exists()
+    machine.home.config.write_text("[telemetry]\nbackground = true\n")
+    machine.run()
+    assert not machine.lock.exists()
+
+
+def test_not_where_a_plugin_is_missing_that_may_be_an_anonymizer(machine: Machine) -> None:
+    machine.home.config.write_text(machine.home.config.read_text().replace('["probe"]', '["probe", "masker"]'))
+    process = machine.program(stderr=subprocess.DEVNULL)
+    assert process.wait(DEADLINE) == 0
+    assert not machine.lock.exists()
+
+
+@pytest.mark.parametrize("executable", ["", "/opt/app/uwsgi", "/nowhere/python3"])
+def test_only_an_interpreter_that_is_there_is_started(machine: Machine, executable: str) -> None:
+    told = machine.run(f"{CLOSED}sys.executable = {executable!r}\n")
+    assert told == ""
+    assert machine.noted("senders") == []
+    assert not machine.lock.exists() or not machine.sending()
+
+
+# -- in this process, where each step can be seen ---------------------------------------------------------------------
+
+
+def pipeline(machine: Machine) -> Pipeline:
+    situation = Situation.read(machine.environ)
+    return Pipeline(situation, PluginHost(situation.user.plugins, destinations=["probe"]))
+
+
+def test_one_that_is_there_is_enough(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(machine.environ["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", machine.environ["PYTHONPATH"])
+    machine.run(f"{PROGRAM}os._exit(0)\n")
+    machine.home.locks.mkdir()
+    with FileLock(machine.lock):
+        assert not leave_behind(pipeline(machine))
+    assert leave_behind(pipeline(machine))
+    assert not leave_behind(pipeline(machine))
+    until(lambda: not machine.sending(), "the end of the sender")
+    assert machine.ledger("probe") == (1, 1, 0)
+
+
+def test_a_home_that_cannot_be_written_is_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(machine.environ["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", machine.environ["PYTHONPATH"])
+    machine.run(f"{PROGRAM}os._exit(0)\n")
+    machine.home.locks.write_text("not a directory")
+    assert not leave_behind(pipeline(machine))
+    machine.home.spool.write_text("not a database")
+    assert not leave_behind(pipeline(machine))
