@@ -10,12 +10,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from .spec import Body, Level, Shapes
-from .spec import Event as Declared
 from .types import Captured, Event, Gated, Row
 
 
@@ -37,12 +36,6 @@ class _TriggerBody(_EventBody):
     trigger: _Trigger
 
 
-_bodies: Mapping[str, msgspec.json.Decoder[Any]] = {
-    "event": msgspec.json.Decoder(_EventBody),
-    "trigger": msgspec.json.Decoder(_TriggerBody),
-}
-"""What every private body has: without it, no destination could tell events apart, or when they were."""
-
 LevelOf = Callable[[str, str], Level | None]
 """(generation, spec name) → the level at which such an event may be shared; None for not at all."""
 Anonymizer = Callable[[Event], Mapping[str, Any]]
@@ -56,10 +49,32 @@ _MOST = 1 << 53
 
 _encode = msgspec.json.Encoder().encode
 _captured = msgspec.json.Decoder(Captured)
+_event = msgspec.json.Decoder(_EventBody)
+_trigger = msgspec.json.Decoder(_TriggerBody)
 
 
 class _Withheld(Exception):
     """Why an event has no shared body."""
+
+
+class _Way(NamedTuple):
+    """What becomes of all events of one kind."""
+
+    withheld: str
+    """Why none of them is shared; empty where they are."""
+    level: Level = "minimal"
+    shape: type[Body] = Body
+    read: Callable[[bytes], Any] = bytes
+    rate: float = 1.0
+
+
+def _is_event(body: bytes) -> bool:
+    """Whether it has what every private body must have."""
+    try:
+        _event.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return True
 
 
 def sampled(event_id: str, rate: float) -> bool:
@@ -84,31 +99,25 @@ class Gate:
         self._blocked = blocked
         """Why nothing at all may be shared, such as an enabled anonymizer that could not be loaded."""
         self._hidden: dict[tuple[str, str], frozenset[str]] = {}
-        self._required: dict[type[Body], tuple[str, ...]] = {}
 
     def gate(self, records: Iterable[bytes], generation: str, source: str) -> Gated:
         """The rows that ``records`` of one segment become, triggers folded per session and minute."""
         rows: list[Row] = []
         withheld: Counter[str] = Counter()
-        unreadable = 0
-        captured: list[Captured] = []
-        for record in records:
-            try:
-                record.decode()
-                each = _captured.decode(record)
-                _bodies[each.kind].decode(each.body)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                unreadable += 1
-                continue
-            if 0 <= each.at < _MOST and 0 <= each.version < _MOST:
-                captured.append(each)
-            else:
-                unreadable += 1
-        for each in fold(captured):
+        ways: dict[tuple[str, str], _Way] = {}
+        captured, unreadable = self._read(records)
+        for each in captured:
+            way = ways.get((each.spec, each.event))
+            if way is None:
+                way = ways[each.spec, each.event] = self._way(each.spec, each.event, generation)
             body = bytes(each.body)
             try:
-                shared = self._share(each, generation, body)
+                shared = self._share(each, way, body)
             except _Withheld as reason:
+                # Without these, no destination of anybody could tell events apart, or when they were.
+                if not _is_event(body):
+                    unreadable += 1
+                    continue
                 withheld[str(reason)] += 1
                 shared = None
             rows.append(
@@ -117,32 +126,54 @@ class Gate:
             )  # fmt: skip
         return Gated(rows=tuple(rows), withheld=dict(withheld), unreadable=unreadable)
 
-    def _share(self, record: Captured, generation: str, raw: bytes) -> bytes:
+    def _read(self, records: Iterable[bytes]) -> tuple[list[Captured], int]:
+        """The events among ``records``, triggers folded, and how many of them are no events at all."""
+        captured: list[Captured] = []
+        unreadable = 0
+        for record in records:
+            try:
+                record.decode()  # msgspec leaves the inside of the body as it is
+                each = _captured.decode(record)
+                if each.kind == "trigger":
+                    _trigger.decode(each.body)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                unreadable += 1
+                continue
+            if 0 <= each.at < _MOST and 0 <= each.version < _MOST:
+                captured.append(each)
+            else:
+                unreadable += 1
+        return fold(captured), unreadable
+
+    def _way(self, spec: str, event: str, generation: str) -> _Way:
+        """What is the same for all events of a kind that were recorded under one generation."""
         if self._blocked is not None:
-            raise _Withheld("anonymizer")
-        name = record.spec.partition("@")[0]
-        level = self._level_of(generation, name)
+            return _Way("anonymizer")
+        level = self._level_of(generation, spec.partition("@")[0])
         if level is None:
-            raise _Withheld("consent")
-        shape = self._shapes.shared(record.spec, record.event, level, self._without(record.spec, record.event))
-        found = self._shapes.event(record.spec, record.event)
-        if shape is None or found is None:
-            raise _Withheld("level")
-        if any(not hasattr(shape, name) for name in (*_NEEDED, "sampling_rate")):
-            raise _Withheld("consent")
+            return _Way("consent")
+        hidden = self._without(spec, event)
+        shape, read = self._shapes.shared(spec, event, level, hidden), self._shapes.reader(spec, event, level, hidden)
+        found = self._shapes.event(spec, event)
+        if shape is None or read is None or found is None:
+            return _Way("level")
+        if not hidden.isdisjoint((*_NEEDED, "sampling_rate")):
+            return _Way("consent")
+        return _Way("", level, shape, read, found[0].sampling_rate(found[1]))
+
+    def _share(self, record: Captured, way: _Way, raw: bytes) -> bytes:
+        if way.withheld:
+            raise _Withheld(way.withheld)
         try:
-            body: Any = msgspec.json.decode(raw, type=shape)
-        except msgspec.ValidationError:
+            body = way.read(raw)
+        except (msgspec.MsgspecError, RecursionError):
             raise _Withheld("invalid") from None
-        body.level = level
-        if any(getattr(body, name) is msgspec.UNSET for name in self._must(shape, found[1])):
-            raise _Withheld("invalid")
-        rate = found[0].sampling_rate(found[1])
-        if rate < 1:
-            if not sampled(body.event_id, rate):
+        body.level = way.level
+        if way.rate < 1:
+            if not sampled(body.event_id, way.rate):
                 raise _Withheld("sampling")
-            body.sampling_rate = rate
-        return _encode(self._anonymized(record, body, shape) if self._anonymizers else body)
+            body.sampling_rate = way.rate
+        return _encode(self._anonymized(record, body, way.shape) if self._anonymizers else body)
 
     def _without(self, spec: str, event: str) -> frozenset[str]:
         key = (spec, event)
@@ -150,14 +181,6 @@ class Gate:
             names = (name.partition("/") for name in self._withheld.get(spec, ()))
             self._hidden[key] = frozenset(last for first, _, last in names if first in ("*", event))
         return self._hidden[key]
-
-    def _must(self, shape: type[Body], event: Declared) -> tuple[str, ...]:
-        """The attributes that a body must have: what is required of it, as far as it is shared at all."""
-        if shape not in self._required:
-            names = {*_NEEDED, *(name for name, prop in event.properties.items() if prop.required)}
-            fields = msgspec.structs.fields(shape)
-            self._required[shape] = tuple(field.name for field in fields if field.encode_name in names)
-        return self._required[shape]
 
     def _anonymized(self, record: Captured, body: Any, shape: type[Body]) -> Body:
         """``body`` after every anonymizer: keys are a subset of those before, values are valid, or it is held back."""

@@ -132,3 +132,15 @@ def test_names_that_are_no_identifiers_survive() -> None:
     left = project(Shapes([spec]), spec.ref, "asked", json.dumps(body).encode(), level="minimal")
     assert left is not None
     assert json.loads(left) == {"event": "asked", "spec": spec.ref, "level": "minimal", "$ai_model": "gpt"}
+
+
+def test_the_level_that_a_body_says_as_the_gate_writes_it_changes_nothing_else() -> None:
+    compact = json.dumps({**BODY, "level": "standard"}, separators=(",", ":")).encode()
+    assert b'"level":"standard"' in compact
+    for level in ("standard", "debug"):
+        assert project(SHAPES, REF, NAME, compact, level=level) is compact
+    lower_still = json.dumps({**BODY, "level": "minimal"}, separators=(",", ":")).encode()
+    assert project(SHAPES, REF, "trigger_fired", lower_still, level="minimal") is None, "nothing of it is shared there"
+    quoted = json.dumps({**BODY, "command_name": '"level":"minimal"'}, separators=(",", ":")).encode()
+    assert projected(quoted, level="minimal")["level"] == "minimal"
+    assert "hashed_command_name" not in projected(quoted, level="minimal")

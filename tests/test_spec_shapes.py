@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ from cmdorc_telemetry.spec import (
     value_type,
     wire_shape,
 )
-from cmdorc_telemetry.spec.shapes import shared_shape
+from cmdorc_telemetry.spec.shapes import CapturedReader, shared_shape
 
 many = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 
@@ -371,3 +372,69 @@ def test_an_event_whose_own_fields_all_wait_is_not_shared() -> None:
 def test_the_lesser_of_two_levels(first: Level | None, second: Level | None) -> None:
     order = [None, *LEVELS]
     assert lower(first, second) == order[min(order.index(first), order.index(second))]
+
+
+# -- reading what was captured -----------------------------------------------------------------------------------------
+
+BODY: dict[str, Any] = {
+    "event": "command_completed", "cmdorc_version": "0.12.0", "python_version": "3.11", "os": "linux",
+    "arch": "x86_64", "spec": "cmdorc.core@1", "anonymous_install_id": "00000000-0000-0000-0000-000000000007",
+    "timestamp": "2026-11-22T03:00:00Z", "event_id": "019ab5f0-1e00-7abc-8def-0123456789ab", "duration_ms": 5,
+    "state": "success", "final": True, "manual": False, "chain_depth": 1, "command_name": "Tests",
+}  # fmt: skip
+
+
+def read(reader: CapturedReader, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = msgspec.to_builtins(reader(msgspec.json.encode(body)))
+    except msgspec.ValidationError:
+        return None
+    return found
+
+
+@many
+@given(
+    st.sampled_from(sorted({*BODY, "app_name", "app_version", "sampling_rate", "level", "other"})),
+    st.sampled_from(
+        [
+            None,
+            "",
+            "x y",
+            "3.12",
+            "2026-11-22T03:00:01Z",
+            BODY["event_id"],
+            BODY["event_id"] + "0",
+            BODY["spec"],
+            1,
+            ...,
+        ]
+    ),
+    st.sampled_from(LEVELS),
+)
+def test_a_quick_look_is_as_strict_as_a_thorough_one(name: str, value: Any, level: Level) -> None:
+    body = {**BODY, name: value}
+    if value is ...:
+        del body[name]
+    withheld = frozenset({"concurrent_runs"})
+    fresh, used = (CapturedReader(load_spec(CORE).event("command_completed"), level, withheld) for _ in range(2))
+    assert read(used, BODY) is not None
+    assert read(used, {**BODY, "event_id": str(uuid.UUID(int=9))}) is not None
+    assert read(used, body) == read(fresh, body)
+    assert read(used, body) == read(fresh, body), "and the second time, too"
+
+
+def test_what_was_matched_before_is_forgotten_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CapturedReader, "_MOST_KNOWN", 10)
+    reader = CapturedReader(load_spec(CORE).event("command_completed"), "standard", ())
+    for second in range(35):
+        assert read(reader, {**BODY, "timestamp": f"2026-11-22T03:00:{second:02}Z"}) is not None
+        assert len(reader._known) <= 10
+
+
+def test_a_reader_is_made_once_and_only_where_there_is_something_to_share() -> None:
+    shapes = Shapes([load_spec(CORE)])
+    first = shapes.reader("cmdorc.core@1", "command_completed", "minimal")
+    assert first is not None
+    assert shapes.reader("cmdorc.core@1", "command_completed", "minimal") is first
+    assert shapes.reader("cmdorc.core@1", "trigger_fired", "minimal") is None
+    assert shapes.reader("cmdorc.core@2", "command_completed", "minimal") is None

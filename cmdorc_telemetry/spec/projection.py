@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -21,18 +22,10 @@ def project(
     A private body is passed without a level.
     """
     if level is not None:
-        try:
-            had = msgspec.json.decode(body, type=_Head).level
-            level = lower(level, had)
-            shape = shapes.shared(spec, event, level)
-            if shape is None:
-                return None
-            if level != had:
-                narrowed = msgspec.json.decode(body, type=shape)
-                narrowed.level = level  # type: ignore[attr-defined]
-                body = _encode(narrowed)
-        except msgspec.ValidationError:
+        narrowed = _narrowed(shapes, spec, event, body, level)
+        if narrowed is None:
             return None
+        body = narrowed
     if rename:
         payload = msgspec.json.decode(body)
         payload["event"] = rename.get(event, event)
@@ -40,5 +33,27 @@ def project(
     return body
 
 
+def _narrowed(shapes: Shapes, spec: str, event: str, body: bytes, level: Level) -> bytes | None:
+    # Inside of a string its quotes would be escaped: it is the field, and mostly the level that is asked for.
+    if _LEVEL[level] in body:
+        return body if shapes.shared(spec, event, level) is not None else None
+    try:
+        had = msgspec.json.decode(body, type=_Head).level
+        least = lower(level, had)
+        shape = shapes.shared(spec, event, least)
+        if shape is None or least is None:
+            return None
+        if least == had:
+            return body
+        narrowed: Any = msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError:
+        return None
+    narrowed.level = least
+    return _encode(narrowed)
+
+
 class _Head(msgspec.Struct):
     level: Level = LEVELS[-1]
+
+
+_LEVEL = {level: f'"level":"{level}"'.encode() for level in LEVELS}
