@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import files
 from .bounds import DEFAULT, NAMES, Bounds
-from .errors import ConfigError, nearest
+from .errors import ConfigError, NoHome, nearest
 
 if sys.version_info >= (3, 11):  # pragma: no cover - which of the two is there depends on the Python version
     import tomllib
@@ -150,7 +150,7 @@ def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
     try:
         return Path.home() / ".cmdorc"
     except RuntimeError:
-        raise ConfigError("environment", "HOME", "no home directory", "HOME or CMDORC_HOME to be set") from None
+        raise NoHome("environment", "HOME", "no home directory", "HOME or CMDORC_HOME to be set") from None
 
 
 class Home(NamedTuple):

@@ -2,6 +2,7 @@
 
     TelemetryError
     ├── ConfigError            a configuration file, variable or argument (also a ValueError)
+    │   ├── NoHome             there is no home directory, and no variable that names one
     │   └── SpecError          a telemetry spec
     ├── ConsentError           the recorded decision cannot be read or may not be used
     ├── PluginError            an installed plugin that cannot be used
@@ -45,6 +46,10 @@ class ConfigError(TelemetryError, ValueError):
         if nearest:
             text += f". Did you mean {nearest!r}?"
         super().__init__(text)
+
+
+class NoHome(ConfigError):
+    """There is no home directory."""
 
 
 class SpecError(ConfigError):

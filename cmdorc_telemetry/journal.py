@@ -27,15 +27,13 @@ from typing import BinaryIO
 from msgspec import Struct, json
 
 from . import clock, files
+from .bounds import DEFAULT, Bounds
 from .errors import StorageError
 
 MAGIC = b"cmdorc-telemetry journal 1 "
 _NEWER = re.compile(rb"cmdorc-telemetry journal (?!1 )\d+ ")
 _HALF = 256
 HEADER = 2 * _HALF
-SEGMENT_BYTES = 1 << 20
-SEGMENTS, TOTAL_BYTES = 1000, 64 << 20
-"""Most segments that may lie in the directory, and most bytes in them, before records are dropped."""
 SWEEP_SECONDS = 60.0
 """How old a ``.new`` file must be to be taken for one whose owner is dead."""
 PAUSE_SECONDS = 1.0
@@ -127,14 +125,19 @@ def parse(name: str, data: bytes, offset: int = HEADER, *, live: bool = False) -
 class Journal:
     """Appends records for one process. Makes its first file at the first record; never raises for the disk."""
 
-    def __init__(self, directory: Path, generation: str, *, on_trouble: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, directory: Path, generation: str, *,
+        bounds: Bounds = DEFAULT, sync: bool = False, on_trouble: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
+        """``sync``: wait for the disk when a segment ends. ``on_trouble`` is told why records are dropped."""
         self.directory = directory
         self.source = os.urandom(8).hex()
         self.lost: dict[str, int] = {}
         """What could be neither written nor counted on disk, by reason. Goes into the next segment's header."""
         self.slow = 0
         """Appends that took over 10 ms: a slow disk, or a host that holds the interpreter."""
-        self._generation = generation
+        self._generation, self._bounds, self._sync = generation, bounds, sync
+        self._most = bounds.segment_kib << 10
         self._on_trouble = on_trouble
         self._fd = -1
         self._path: Path | None = None
@@ -158,7 +161,7 @@ class Journal:
         fd = self._fd
         start = clock.perf()
         try:
-            if fd < 0 or self._size > SEGMENT_BYTES:
+            if fd < 0 or self._size > self._most:
                 fd = self._begin()
             written = os.write(fd, data)
             if written < len(data):
@@ -188,11 +191,24 @@ class Journal:
 
     def close(self) -> None:
         """Close the segment, so that any process may import it. No append may be under way in another thread."""
+        if self.lost:
+            self._tell()
         fd = self._held.pop(None, (-1, None))[0]
         self._fd, self._path = -1, None
         if fd >= 0:
             with suppress(OSError):  # a host closed it already
+                self._synced(fd)
                 os.close(fd)
+
+    def _synced(self, fd: int) -> None:
+        """Where it is wanted, wait until a segment, and its name, are on the disk."""
+        if self._sync:
+            os.fsync(fd)
+            folder = os.open(self.directory, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
     def _trouble(self, fault: OSError) -> None:
         if self._on_trouble is not None:
@@ -200,19 +216,24 @@ class Journal:
 
     def _count(self, reason: str) -> None:
         """Count a loss: on disk, in the space that the header keeps for it, or at least in memory."""
-        if self._path is not None:
-            self._drops[reason] = self._drops.get(reason, 0) + 1
-            try:
-                second = os.open(self._path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
-                try:
-                    os.lseek(second, _HALF, os.SEEK_SET)
-                    os.write(second, _counts(self._drops))
-                finally:
-                    os.close(second)
-                return
-            except OSError:
-                self._drops[reason] -= 1
         self.lost[reason] = self.lost.get(reason, 0) + 1
+        self._tell()
+
+    def _tell(self) -> None:
+        """Enter in the header what is counted in memory alone, if that can be done now."""
+        if self._path is None:
+            return
+        told = {
+            reason: self._drops.get(reason, 0) + self.lost.get(reason, 0) for reason in {**self._drops, **self.lost}
+        }
+        with suppress(OSError):
+            second = os.open(self._path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+            try:
+                os.lseek(second, _HALF, os.SEEK_SET)
+                os.write(second, _counts(told))
+            finally:
+                os.close(second)
+            self._drops, self.lost = told, {}
 
     def _begin(self) -> int:
         """Go on in a new segment.
@@ -230,6 +251,7 @@ class Journal:
                 self._fd, self._path = fd, winner
                 return fd
         elif fd != new:  # they are the same where a host had closed it
+            self._synced(fd)
             os.dup2(new, fd, inheritable=False)
             os.close(new)
         self._drops, self.lost = self.lost, {}
@@ -252,7 +274,7 @@ class Journal:
             files.own_dir(self.directory)
         except StorageError as fault:
             raise OSError(errno.EIO, str(fault)) from fault
-        if _full(self.directory):
+        if _full(self.directory, self._bounds):
             raise OSError(errno.ENOSPC, "too many segments wait to be imported")
         self.source = self.source or os.urandom(8).hex()
         name = os.urandom(12).hex()
@@ -276,11 +298,12 @@ def _forget(reference: weakref.ref[Journal]) -> None:
     """In a forked child: nothing of the parent's is written, counted, or kept locked."""
     journal = reference()
     if journal is not None:
+        journal._sync = False
         journal.source, journal.lost = "", {}
         journal.close()
 
 
-def _full(directory: Path) -> bool:
+def _full(directory: Path, bounds: Bounds) -> bool:
     """Whether as much lies there as may."""
     count = size = 0
     with os.scandir(directory) as entries:
@@ -289,7 +312,7 @@ def _full(directory: Path) -> bool:
                 with suppress(OSError):  # imported this moment, or a link that leads nowhere
                     size += entry.stat().st_size
                     count += 1
-    return count >= SEGMENTS or size >= TOTAL_BYTES
+    return count >= bounds.journal_segments or size >= bounds.journal_mib << 20
 
 
 def read_live(path: Path, offset: int) -> Segment:

@@ -140,8 +140,12 @@ class Pipeline:
         spool = Spool(self.home.spool)
         if spool.moved_aside is not None:
             log.warning("the spool could not be read and was moved to %s; a new one was begun", spool.moved_aside)
-        if self.policy.record:  # otherwise nobody asked for its destinations to go
-            spool.register(self.views(), withdrawn=[to.name for to in self.waiting], owner_lives=self._owner_lives)
+        try:
+            if self.policy.record:  # otherwise nobody asked for its destinations to go
+                spool.register(self.views(), withdrawn=[to.name for to in self.waiting], owner_lives=self._owner_lives)
+        except BaseException:
+            spool.close()
+            raise
         return spool
 
     def views(self) -> list[View]:
@@ -305,11 +309,13 @@ class Pipeline:
     def delivery(
         self, own: journals.Journal | None = None, *, open_spool: Callable[[], Spool] | None = None,
         also: Sequence[Destination] = (), only: Sequence[str] | None = None,
+        on_trouble: Callable[[str], None] = log.warning,
     ) -> Delivery:  # fmt: skip
         """The telemetry thread, not yet started.
 
         ``also``: destinations of reporters injected by code. ``only``: the names it delivers to; None for all.
+        ``on_trouble`` is told what keeps it from delivering.
         """
         routes = [route for route in (*self.routes(), *also) if only is None or route.name in only]
         return Delivery(open_spool or self.open_spool, routes, lambda spool: self.pump(spool, own), self.home.locks,
-                        self.situation.user.bounds)  # fmt: skip
+                        self.situation.user.bounds, on_trouble)  # fmt: skip

@@ -103,7 +103,10 @@ class Recorder:
         self.capture = Capture(agreed, {**base, **machine_fields(), "anonymous_install_id": identity.install_id})
         self._hasher = Hasher(identity.salt) if policy.share is TelemetryLevel.DEBUG else None
         self._hasher_checked = 0
-        self.journal = journal.Journal(home.journal, policy.stamp, on_trouble=self._warn)
+        user = situation.user
+        self.journal = journal.Journal(
+            home.journal, policy.stamp, bounds=user.bounds, sync=user.sync, on_trouble=self._dropping
+        )
         self.collector = Collector(self)
         self._warned = self._stopped = self._scheduled = self._started = False
         self._born = clock.monotonic()
@@ -190,9 +193,10 @@ class Recorder:
         """Put together what delivers, and start it. On a thread of its own: there is much to import."""
         try:
             injected = [self._injected(self._reporter)] if self._reporter is not None else []
-            delivery = self.pipeline.delivery(self.journal, open_spool=self._open_spool, also=injected)
+            delivery = self.pipeline.delivery(self.journal, open_spool=self._open_spool, also=injected,
+                                              on_trouble=self._warn)  # fmt: skip
         except Exception as fault:
-            log.warning("telemetry cannot deliver: %s. Events are kept.", fault)
+            self._warn(f"telemetry cannot deliver: {fault}. Events are kept.")
             return
         self._delivery = delivery
         if not self._stopped:
@@ -217,10 +221,14 @@ class Recorder:
                 continue
         return len(found) > MANY_SEGMENTS or min(found, default=float("inf")) < clock.wall() - LONG_AGO
 
+    def _dropping(self, what: str) -> None:
+        self._warn(f"{what}. Events are counted as dropped.")
+
     def _warn(self, what: str) -> None:
+        """Say what is wrong with the disk: whatever comes of it, once a process."""
         if not self._warned:
             self._warned = True
-            log.warning("%s. Events are counted as dropped.", what)
+            log.warning("%s", what)
 
     # -- a reporter that was injected by code ------------------------------------------------------------------------
 
@@ -273,18 +281,14 @@ class Recorder:
         if self._owner is not None:
             self._owner.release(unlink=True)
         if self._situation.user.background:
-            from .sender import leave_behind
-
             atexit.unregister(self._end)
-            atexit.unregister(leave_behind)  # one look when the process ends is enough, however many recorders it had
-            atexit.register(leave_behind, self.pipeline)
+            atexit.unregister(_leave_sender)  # one look when the process ends is enough, however many recorders it had
+            atexit.register(_leave_sender, self._situation, self._host)
 
     def _end(self) -> None:
         """The process ends without a ``close``."""
-        from .sender import leave_behind
-
         self.close()
-        leave_behind(self.pipeline)
+        _leave_sender(self._situation, self._host)
 
     def close(self) -> None:
         """End delivery, wait for it at most 50 ms, and let the journal go."""
@@ -310,3 +314,9 @@ class Recorder:
 
     def _ended(self) -> bool:
         return self._delivery.stop(0) if self._delivery is not None else self._reporter is None
+
+
+def _leave_sender(situation: Situation, host: PluginHost) -> None:
+    from .sender import leave_behind
+
+    leave_behind(situation, host)

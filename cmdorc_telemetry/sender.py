@@ -15,15 +15,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from time import sleep
-from typing import TYPE_CHECKING
 
 from . import clock, files, journal
-from .consent import Situation, in_ci
+from .config import DestinationConfig
+from .consent import CORE_SPEC, Situation, allowed_destinations, in_ci
 from .errors import TelemetryError
+from .plugins import PluginHost
 from .spool import Spool
-
-if TYPE_CHECKING:
-    from .pipeline import Pipeline
 
 log = logging.getLogger("cmdorc_telemetry")
 
@@ -43,41 +41,52 @@ _DECIDING = ("CMDORC_TELEMETRY", "DO_NOT_TRACK")
 # -- in the program that ends ---------------------------------------------------------------------------------------
 
 
-def leave_behind(pipeline: Pipeline) -> bool:
+def leave_behind(situation: Situation, host: PluginHost) -> bool:
     """Start a sender, if one is wanted, allowed, and has something to do now. Whether one was started.
 
-    Never raises; takes some milliseconds.
+    Never raises; takes some milliseconds, for which reason it looks at less than the sender will.
     """
-    if sys.platform == "win32" or not pipeline.situation.user.background:
+    if sys.platform == "win32":  # pragma: no cover - Windows only
         return False
     try:
-        pipeline.refresh()
-        return _may_send(pipeline) and _something_is_due(pipeline) and _start(pipeline)
+        situation = situation.again()
+        return _may_send(situation, host) and _something_is_due(situation, host) and _start(situation)
     except (TelemetryError, OSError, ValueError) as fault:
         log.debug("no sender was left behind: %s", fault)
         return False
 
 
-def _may_send(pipeline: Pipeline) -> bool:
+def _may_send(situation: Situation, host: PluginHost) -> bool:
     """Whether the user, the environment and the plugins let a sender do anything."""
-    situation = pipeline.situation
     # Where an enabled plugin is missing, the gate would hold back for good what a program that has it would share.
-    wanted = situation.user.background and not in_ci(situation.environ) and pipeline.blocked() is None
-    return wanted and pipeline.policy.record
+    missing = host.unloaded - {to.plugin for to in situation.user.destinations}
+    wanted = situation.user.background and not in_ci(situation.environ) and not missing
+    return wanted and situation.policy(layered=False).record
 
 
-def _something_is_due(pipeline: Pipeline) -> bool:
+def _something_is_due(situation: Situation, host: PluginHost) -> bool:
     """Whether an event waits for a destination that is not left alone after a failure."""
-    names = {to.name for to in pipeline.allowed if to.plugin in pipeline.classes}
-    segments = journal.segments(pipeline.home.journal)
-    if not pipeline.home.spool.exists():
+    names, home = _destinations(situation, host), situation.home
+    segments = journal.segments(home.journal)
+    if not home.spool.exists():
         return bool(names) and any(_has_records(path, 0) for path in segments)
-    with closing(Spool(pipeline.home.spool, reading=True)) as spool:
-        now, longest = clock.wall(), pipeline.situation.user.bounds.pause_seconds
+    with closing(Spool(home.spool, reading=True)) as spool:
+        now, longest = clock.wall(), situation.user.bounds.pause_seconds
         names = {name for name in names if not now < spool.state(name)[1] <= now + longest}
         if not names:
             return False
         return spool.oldest(names) is not None or any(_has_records(path, spool.offset(path.name)) for path in segments)
+
+
+def _destinations(situation: Situation, host: PluginHost) -> set[str]:
+    """The names of what may receive something, and has a reporter here."""
+    reporters, written = host.reporters(), situation.user.destinations
+    served = {to.plugin for to in written}
+    alone = [DestinationConfig(name, name) for name in reporters if name not in served]
+    policy, consent = situation.policy(layered=False), situation.consent
+    grant = consent.grants.get(CORE_SPEC) if consent is not None else None
+    allowed, _ = allowed_destinations(policy, grant, [*written, *alone])
+    return {to.name for to in allowed if to.plugin in reporters}
 
 
 def _has_records(path: Path, read: int | None) -> bool:
@@ -92,18 +101,18 @@ def _has_records(path: Path, read: int | None) -> bool:
     return False
 
 
-def _start(pipeline: Pipeline) -> bool:
+def _start(situation: Situation) -> bool:
     """Start the process and hand it the lock that says it is there: no moment without one, no second one."""
     if not _is_interpreter(sys.executable):
         return False
-    fd = files.open_private(files.own_dir(pipeline.home.locks) / _LOCK, os.O_RDWR | os.O_CREAT)
+    fd = files.open_private(files.own_dir(situation.home.locks) / _LOCK, os.O_RDWR | os.O_CREAT)
     try:
         if not files.lock_fd(fd, wait=False):
             return False
         process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of ours
             [sys.executable, "-m", __name__, str(fd), f"{LIFE_SECONDS:g}"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(fd,),
-            start_new_session=True, cwd="/", env=dict(_environment(pipeline.situation)),
+            start_new_session=True, cwd="/", env=dict(_environment(situation)),
         )  # fmt: skip
         process.returncode = 0  # it is nobody's child any more: no warning that it still runs
     finally:
@@ -145,28 +154,23 @@ def main() -> None:
 
 def _send(lock: int, deadline: float, patience: float) -> None:
     """Do what ``flush`` does, but keep the pauses after failures; again while something new is there."""
+    from .pipeline import Pipeline
+
     while clock.monotonic() < deadline:
         # Processes that end meanwhile find the lock held, and leave their events to this one.
         sleep(min(Situation.read().user.bounds.batch_seconds, patience))
-        pipeline = _pipeline(Situation.read())
-        if not _may_send(pipeline):
+        situation = Situation.read()
+        user, cache = situation.user, situation.home.discovered
+        host = PluginHost(user.plugins, destinations=[to.plugin for to in user.destinations], cache=cache)
+        if not _may_send(situation, host):
             return
-        delivery = pipeline.delivery()
+        delivery = Pipeline(situation, host).delivery()
         delivery.flush(max(deadline - clock.monotonic(), CLOSE_SECONDS / 2), hurry=False)
         delivery.stop(CLOSE_SECONDS / 2)
         files.unlock_fd(lock)
         # Somebody may have found it locked after the last import: look once more without it.
-        if not (_something_is_due(pipeline) and files.lock_fd(lock, wait=False)):
+        if not (_something_is_due(situation.again(), host) and files.lock_fd(lock, wait=False)):
             return
-
-
-def _pipeline(situation: Situation) -> Pipeline:
-    from .pipeline import Pipeline
-    from .plugins import PluginHost
-
-    destinations = [to.plugin for to in situation.user.destinations]
-    cache = situation.home.discovered
-    return Pipeline(situation, PluginHost(situation.user.plugins, destinations=destinations, cache=cache))
 
 
 def _end_after(seconds: float) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .consent import Situation
-from .errors import TelemetryError
+from .errors import NoHome, TelemetryError
 
 if TYPE_CHECKING:
     from .argument import TelemetryConfig
@@ -57,9 +57,9 @@ class Telemetry:
         enabled; ``reporter`` gets shared bodies, as long as this process lives. Whatever is wrong with the
         environment is logged, and leaves telemetry off.
         """
-        telemetry = cls()
+        telemetry, environ = cls(), os.environ if environ is None else environ
         try:
-            situation = Situation.read(os.environ if environ is None else environ, config=config)
+            situation = Situation.read(environ, config=config)
             policy = situation.policy()
             if situation.trouble:
                 log.warning(situation.trouble)
@@ -67,7 +67,9 @@ class Telemetry:
                 return telemetry
             telemetry._assemble(situation, plugins, reporter, cmdorc_version)
         except (TelemetryError, OSError) as fault:
-            log.warning("telemetry is off: %s", fault)
+            # Where there is no home nobody can have decided: that is no news, unless an operator did.
+            asked = not isinstance(fault, NoHome) or "CMDORC_TELEMETRY" in environ
+            log.log(logging.WARNING if asked else logging.DEBUG, "telemetry is off: %s", fault)
             telemetry._assemble_plugins(plugins)
         return telemetry
 

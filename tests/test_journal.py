@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from cmdorc_telemetry import clock, files, journal
+from cmdorc_telemetry.bounds import Bounds
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.journal import HEADER, Journal, frame, orphans, parse, read_live, segments
 
@@ -350,31 +351,30 @@ def test_a_slow_append_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert book.slow == 1
 
 
-def test_the_directory_is_bounded_in_number_and_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, monotonic: Clock
-) -> None:
+def test_the_directory_is_bounded_in_number_and_size(tmp_path: Path, monotonic: Clock) -> None:
     heard: list[str] = []
-    monkeypatch.setattr(journal, "SEGMENTS", 3)
+    few = Bounds(journal_segments=3, journal_mib=1)
     for _ in range(3):
         data_of(b"x", directory=tmp_path)
     (tmp_path / "young.new").touch()
-    with closing(Journal(tmp_path, "g", on_trouble=heard.append)) as book:
+    with closing(Journal(tmp_path, "g", bounds=few, on_trouble=heard.append)) as book:
         assert not book.append(b"y")
         assert heard == [f"{tmp_path} cannot be written: too many segments wait to be imported"]
         next(orphans(tmp_path)).discard()
         monotonic.now += 1
         assert book.append(b"y")
-    monkeypatch.setattr(journal, "SEGMENTS", 100)
-    monkeypatch.setattr(journal, "TOTAL_BYTES", sum(path.stat().st_size for path in segments(tmp_path)))
-    with closing(Journal(tmp_path, "g")) as book:
+    many = few._replace(journal_segments=100)
+    with closing(Journal(tmp_path, "g", bounds=many)) as book:
+        assert book.append(b"z")
+    os.truncate(segments(tmp_path)[0], 1 << 20)
+    with closing(Journal(tmp_path, "g", bounds=many)) as book:
         assert not book.append(b"z")
 
 
-def test_a_rotation_that_fails_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotation_that_fails_is_no_loss(tmp_path: Path) -> None:
     heard: list[str] = []
-    with closing(Journal(tmp_path, "g1", on_trouble=heard.append)) as book:
+    with closing(Journal(tmp_path, "g1", bounds=Bounds(journal_segments=1), on_trouble=heard.append)) as book:
         assert book.append(b"1")
-        monkeypatch.setattr(journal, "SEGMENTS", 1)
         book.rotate("g2")
         assert len(heard) == 1
         assert book.append(b"2")
@@ -393,25 +393,63 @@ def test_trouble_without_a_listener_is_only_counted(tmp_path: Path) -> None:
     assert book.lost == {"storage-failed": 1}
 
 
+def test_with_sync_a_segment_that_ends_is_on_the_disk_and_its_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, bool]] = []
+
+    def fsync(fd: int) -> None:
+        status = os.fstat(fd)
+        synced.append((status.st_ino, stat.S_ISDIR(status.st_mode)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    book = Journal(tmp_path, "g", sync=True)
+    book.append(b"1")
+    first = os.stat(book.path or "").st_ino
+    assert synced == []
+    book.rotate("g2")
+    second = os.stat(book.path or "").st_ino
+    folder = (tmp_path.stat().st_ino, True)
+    assert synced == [(first, False), folder]
+    book.close()
+    assert synced[2:] == [(second, False), folder]
+    with closing(Journal(tmp_path, "g")) as careless:
+        careless.append(b"1")
+        careless.rotate("g2")
+    assert len(synced) == 4
+
+
+def test_a_forked_child_waits_for_no_disk(tmp_path: Path) -> None:
+    book = Journal(tmp_path, "g", sync=True)
+    book.append(b"1")
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, b"%d" % book._sync)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 1) == b"0"
+    os.close(reading)
+    os.close(writing)
+    book.close()
+
+
 # -- several segments, several threads ------------------------------------------------------------------------------
 
 
-def test_a_segment_that_is_large_enough_is_followed_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "SEGMENT_BYTES", 1000)
-    with closing(Journal(tmp_path, "g")) as book:
+def test_a_segment_that_is_large_enough_is_followed_by_another(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path, "g", bounds=Bounds(segment_kib=1))) as book:
         for number in range(100):
             assert book.append(b"%03d" % number + b"x" * 97)
-        assert max(path.stat().st_size for path in segments(tmp_path)) <= 1000 + 2 * 110
+        assert max(path.stat().st_size for path in segments(tmp_path)) <= 1024 + 2 * 110
         assert len(read_all(tmp_path)) > 80  # all but the one that is being written can be imported meanwhile
     assert sorted(int(record[:3]) for record in read_all(tmp_path)) == list(range(100))
 
 
 def test_no_thread_loses_a_record_to_rotation_and_generations_are_kept_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(journal, "SEGMENT_BYTES", 3000)
     threads, each = 6, 250
-    book = Journal(tmp_path, "0")
+    book = Journal(tmp_path, "0", bounds=Bounds(segment_kib=3))
     generation = 0
     known: dict[bytes, int] = {}
     """Record → the generation that was in force after its append."""
@@ -655,11 +693,11 @@ def test_a_count_is_either_on_disk_or_in_memory_and_goes_on_from_there(tmp_path:
         book._count("storage-failed")
         (tmp_path / "away").rename(path)
         book._count("storage-failed")
-        assert (read_live(path, 0).drops, book.lost) == ({"storage-failed": 2}, {"storage-failed": 1})
+        assert (read_live(path, 0).drops, book.lost) == ({"storage-failed": 3}, {})
         book.rotate("g2")
         book._count("storage-failed")
         assert book.path is not None
-        assert read_live(book.path, 0).drops == {"storage-failed": 2}
+        assert read_live(book.path, 0).drops == {"storage-failed": 1}
 
 
 def test_a_segment_that_is_not_needed_or_cannot_be_made_costs_no_descriptor(

@@ -349,7 +349,8 @@ def test_an_operators_yes_makes_an_identity_and_shares(machine: Machine) -> None
 def test_a_journal_that_cannot_be_written_warns_once(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "cmdorc_telemetry")
     recorder = machine.recorder()
-    machine.home.journal.write_text("a file where a directory should be")
+    machine.home.telemetry.rename(machine.home.root / "elsewhere")
+    machine.home.telemetry.write_text("a file where a directory should be")
     assert not recorder.track("command_completed", {"duration_ms": 1})
     assert not recorder.track("command_completed", {"duration_ms": 1})
     assert recorder.journal.lost == {"storage-failed": 2}

@@ -126,6 +126,8 @@ class Machine:
                 continue
             try:
                 left = files.lock_fd(fd, wait=False)
+            except OSError:  # no locks here: nobody can tell
+                continue
             finally:
                 os.close(fd)
             (found.left if left else found.live).append((path, max(read, journal.HEADER)))

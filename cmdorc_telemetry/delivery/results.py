@@ -20,16 +20,20 @@ def checked(result: object) -> BatchResult:
         return BatchResult()
     if not isinstance(result, BatchResult):
         raise TypeError(f"report_batch returned {type(result).__name__} instead of a BatchResult")
-    if type(result.results) is tuple and all(map(_is_plain, result.results)) and result.answer is None:
-        return result
-    return msgspec.json.decode(msgspec.json.encode(result, enc_hook=dict), type=BatchResult)
+    results, answer = result.results, result.answer
+    if type(results) is tuple and all(map(_is_plain, results)):  # the costly part of a result, mostly in order
+        result = BatchResult(answer=answer)
+    else:
+        results = None
+    plain = msgspec.json.decode(msgspec.json.encode(result, enc_hook=dict), type=BatchResult)
+    return plain if results is None else BatchResult(results=results, answer=plain.answer)
 
 
 def _is_plain(each: object) -> bool:
     return (
         type(each) is EventResult
         and type(each.event_id) is str
-        and (each.reason is None or type(each.reason) is str)
+        and each.reason is None  # text may hold what cannot be stored
         and type(each.status) is str
         and each.status in _STATUSES
     )

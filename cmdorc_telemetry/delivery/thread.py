@@ -39,12 +39,16 @@ class Delivery:
     pump: Callable[[Any], bool]
     locks: Path
     bounds: Bounds = DEFAULT
+    on_trouble: Callable[[str], None] = log.warning
+    """Told in a sentence what keeps it from delivering."""
     asleep: bool = False
     """Whether the thread looks at this process's journal only when ``wake`` is called."""
     _thread: threading.Thread | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _ready: threading.Event = field(default_factory=threading.Event)
     _news: asyncio.Event | None = None
+    _tried: asyncio.Event | None = None
+    """Whether it was tried to open the queue."""
     _stopping: bool = False
     _workers: list[Worker] = field(default_factory=list)
     _queue: Queue | None = None
@@ -79,14 +83,17 @@ class Delivery:
         try:
             asyncio.run(self._main())
         except Exception as fault:
-            log.warning("telemetry cannot deliver: %s. Events are kept.", fault)
+            self.on_trouble(f"telemetry cannot deliver: {fault}. Events are kept.")
         finally:
             self.asleep = False
             self._ready.set()
 
     async def _main(self) -> None:
-        self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
-        queue = self._queue = self.open_queue()
+        self._news, self._tried = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        queue = await self._opened()
+        if queue is None:
+            return
         try:
             files.own_dir(self.locks)
             self._workers = [Worker(each, queue, self.locks, self.bounds) for each in self.destinations]
@@ -96,6 +103,26 @@ class Delivery:
             await self._end(queue, tasks, recording)
         finally:
             queue.close()
+
+    async def _opened(self) -> Queue | None:
+        """The queue, as soon as it can be had: a full disk has room some day. None where the end comes first."""
+        assert self._news is not None
+        assert self._tried is not None
+        told = False
+        while not self._stopping:
+            try:
+                self._queue = self.open_queue()
+            except (StorageError, OSError) as fault:
+                if not told:
+                    self.on_trouble(f"telemetry cannot deliver: {fault}. Events are kept.")
+                told = True
+            self._tried.set()
+            if self._queue is not None:
+                return self._queue
+            self._ready.set()  # for a flush, which tries again
+            await self._news_within(LOOK_SECONDS)
+            self._news.clear()
+        return None
 
     # -- import -------------------------------------------------------------------------------------------------------
 
@@ -187,9 +214,14 @@ class Delivery:
             return False
 
     async def _flush(self, hurry: bool) -> bool:
+        assert self._news is not None
+        assert self._tried is not None
+        if self._queue is None:
+            self._tried.clear()
+            self._news.set()
+            await self._tried.wait()
         queue = self._queue
-        assert queue is not None
-        if not self._pump(queue):
+        if queue is None or not self._pump(queue):
             return False
         if hurry:
             with suppress(StorageError):

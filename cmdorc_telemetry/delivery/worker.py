@@ -185,7 +185,10 @@ class Worker:
     def _due(self) -> float | None:
         """Seconds until an event that was put off is due; None for none."""
         due = self._queue.retry_at(self.destination.name)
-        return None if due is None else min(max(due - clock.wall(), 0.0), self._bounds.pause_seconds)
+        away = 0.0 if due is None else max(due - clock.wall(), 0.0)
+        if away > self._bounds.pause_seconds:  # from before the clock was set back
+            away = 0.0
+        return None if due is None else away
 
     def _unfilled(self) -> float | None:
         """Seconds for which the next batch may wait for more events; None where none waits."""

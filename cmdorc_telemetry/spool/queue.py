@@ -21,6 +21,8 @@ from .file import SpoolFile
 
 _DAY = 86_400.0
 _ROW = "seq, at, spec, event, version, generation, source, private, shared"
+_DUE = "NOT (next_try>? AND next_try<=?)"
+"""Of now and now plus the longest pause: a later moment is from before the clock was set back."""
 
 
 class Spool(SpoolFile):
@@ -203,8 +205,8 @@ class Spool(SpoolFile):
             cursor = db.execute("SELECT cursor FROM destination WHERE name=?", (name,)).fetchone()[0]
             due = db.execute(
                 f"SELECT {_ROW}, tries FROM held JOIN event USING(seq) "
-                "WHERE destination=? AND state='retry' AND next_try<=? ORDER BY seq LIMIT ?",
-                (name, now, count),
+                f"WHERE destination=? AND state='retry' AND {_DUE} ORDER BY seq LIMIT ?",
+                (name, now, now + self.bounds.pause_seconds, count),
             ).fetchall()
             items = [Leased(row[0], _row(row), row[9]) for row in due]
             room, upto = size - sum(self._size(view, item.row) for item in items), cursor
@@ -224,8 +226,8 @@ class Spool(SpoolFile):
     def _anything(self, name: str, now: float) -> bool:
         found = self._ask(
             "SELECT EXISTS(SELECT 1 FROM event WHERE seq > (SELECT cursor FROM destination WHERE name=?)) "
-            "OR EXISTS(SELECT 1 FROM held WHERE destination=? AND state='retry' AND next_try<=?)",
-            (name, name, now),
+            f"OR EXISTS(SELECT 1 FROM held WHERE destination=? AND state='retry' AND {_DUE})",
+            (name, name, now, now + self.bounds.pause_seconds),
         )
         return bool(found[0][0])
 
