@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: env lint test bench demo constraints clean
+.PHONY: env lint test bench demo fault-matrix exit-test kill-test soak short-lived constraints clean
 
 BIN := .venv/bin
 
@@ -12,8 +12,8 @@ env: .venv/.made
 	.ci/env.sh
 	touch $@
 
-.venv/.bench: .venv/.made .ci/requirements-bench.txt
-	$(BIN)/python -m pip install -qq --constraint .ci/constraints.txt --requirement .ci/requirements-bench.txt
+.venv/.bench: .venv/.made
+	$(BIN)/python -m pip install -qq --no-build-isolation --constraint .ci/constraints.txt -e '.[bench]'
 	touch $@
 
 lint: env
@@ -32,11 +32,31 @@ test: lint
 	tail -n 1 build/pytest.log
 
 bench: .venv/.bench
-	mkdir -p build
-	$(BIN)/python tests/bench/run.py
+	$(BIN)/python tests/bench/run.py $(ARGS)
 
 demo: env
 	$(BIN)/python tests/demo/run.py
+
+# Every fault of the fault-injecting server, with a program that is killed and one that ends.
+fault-matrix: env
+	FAULT_MATRIX=1 $(BIN)/pytest -q -n 2 tests/faults/test_fault_matrix.py
+
+# What the end of a process takes in every state of a server; each twenty times, in turn with no telemetry.
+exit-test: env
+	EXIT_ROUNDS=20 $(BIN)/pytest -q -s tests/faults/test_exit.py
+
+# 1,000 processes killed at random moments, 400 right after a capture, and one of two containers again and again.
+kill-test: env
+	$(BIN)/python tests/long/kill.py $(ARGS)
+	$(BIN)/python tests/long/containers.py
+
+# A million events over eight processes, with random kills and a flapping server. For fewer: ARGS="--events 100000".
+soak: env
+	$(BIN)/python tests/long/soak.py $(ARGS)
+
+# How long events wait where no process lives longer than a second.
+short-lived: env
+	$(BIN)/python tests/long/short_lived.py $(ARGS)
 
 constraints: env
 	.ci/constraints.sh

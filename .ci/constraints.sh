@@ -17,7 +17,7 @@ test -x build/uv/bin/uv || { python3 -m venv build/uv && build/uv/bin/pip instal
 
 {
     echo "# Made by .ci/constraints.sh for Python 3.10 and up. Not written by hand."
-    { echo "./[cmdorc]"; for file in plugins/*/pyproject.toml; do echo "./${file%/*}"; done; cat .ci/requirements*.txt; } |
+    { echo "./[bench,cmdorc]"; for file in plugins/*/pyproject.toml; do echo "./${file%/*}"; done; cat .ci/requirements*.txt; } |
         build/uv/bin/uv pip compile --quiet --universal --python-version 3.10 --index-strategy unsafe-best-match \
             --upgrade --no-annotate --no-header --no-emit-index-url --no-emit-find-links - |
         grep -v -E '^(\./|-e )'

@@ -68,6 +68,14 @@ class StorageError(TelemetryError):
     """A directory or file of the telemetry home cannot be created, read or written."""
 
 
+def newer(path: object, found: int, known: int) -> StorageError:
+    """What to raise for a file of a later version, which is left as it is."""
+    return StorageError(
+        f"{path} was made by a newer version of cmdorc-telemetry (schema {found}; known here: {known}). "
+        "Upgrade this one, with `pip install --upgrade cmdorc-telemetry`; until then the file stays as it is"
+    )
+
+
 class DeliveryError(TelemetryError):
     """The base of what a reporter raises to say what became of a batch."""
 

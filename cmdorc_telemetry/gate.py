@@ -120,9 +120,10 @@ class Gate:
                     continue
                 withheld[str(reason)] += 1
                 shared = None
+            declared = self._shapes.event(each.spec, each.event)
             rows.append(
                 Row(spec=each.spec, event=each.event, version=each.version, at=each.at, generation=generation,
-                    source=source, private=body, shared=shared)
+                    source=source, rank=declared[1].rank if declared else 0, private=body, shared=shared)
             )  # fmt: skip
         return Gated(rows=tuple(rows), withheld=dict(withheld), unreadable=unreadable)
 

@@ -16,11 +16,9 @@ import errno
 import os
 import re
 import stat
-import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +27,7 @@ from msgspec import Struct, json
 from . import clock, files
 from .bounds import DEFAULT, Bounds
 from .errors import StorageError
+from .forks import on_fork
 
 MAGIC = b"cmdorc-telemetry journal 1 "
 _NEWER = re.compile(rb"cmdorc-telemetry journal (?!1 )\d+ ")
@@ -146,9 +145,7 @@ class Journal:
         self._pause_until = 0.0
         self._held: dict[None, tuple[int, Path]] = {}
         """The descriptor that is held and the file it was opened for; threads settle by it who is first."""
-        if hasattr(os, "register_at_fork"):
-            # One flag and one close(2) in a child, nothing else: cmdorc forks for every command.
-            os.register_at_fork(after_in_child=partial(_forget, weakref.ref(self)))
+        on_fork(self)
 
     @property
     def path(self) -> Path | None:
@@ -209,6 +206,12 @@ class Journal:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+    def forked(self) -> None:
+        """In a child, nothing of the parent's is written, counted, or kept locked. Some flags and one close(2)."""
+        self._sync = False
+        self.source, self.lost = "", {}
+        self.close()
 
     def _trouble(self, fault: OSError) -> None:
         if self._on_trouble is not None:
@@ -292,15 +295,6 @@ class Journal:
             new.unlink(missing_ok=True)
             raise
         return files.high_fd(fd), final
-
-
-def _forget(reference: weakref.ref[Journal]) -> None:
-    """In a forked child: nothing of the parent's is written, counted, or kept locked."""
-    journal = reference()
-    if journal is not None:
-        journal._sync = False
-        journal.source, journal.lost = "", {}
-        journal.close()
 
 
 def _full(directory: Path, bounds: Bounds) -> bool:

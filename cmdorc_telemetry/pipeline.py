@@ -137,7 +137,7 @@ class Pipeline:
 
     def open_spool(self) -> Spool:
         """The spool, with the destinations of now registered. Raises StorageError."""
-        spool = Spool(self.home.spool)
+        spool = Spool(self.home.spool, self.situation.user.bounds, self.situation.user.sync)
         if spool.moved_aside is not None:
             log.warning("the spool could not be read and was moved to %s; a new one was begun", spool.moved_aside)
         try:
@@ -250,7 +250,7 @@ class Pipeline:
         now = clock.wall()
         if now - self._expired > _EXPIRE_SECONDS:
             self._expired = now
-            spool.expire(now)
+            spool.expire(now, every=_EXPIRE_SECONDS)
         oldest = spool.oldest({HISTORY, *(to.name for to in self.allowed if to.plugin in self.classes)})
         if oldest is None:
             self.home.waiting.unlink(missing_ok=True)

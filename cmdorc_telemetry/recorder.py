@@ -28,6 +28,7 @@ from .config import TelemetryLevel
 from .consent import Situation
 from .errors import StorageError
 from .files import FileLock, own_dir
+from .forks import on_fork, own_thread
 from .hookspecs import hookimpl
 from .identity import ensure_identity
 from .plugins import PluginHost
@@ -114,9 +115,11 @@ class Recorder:
         self._pipelines: dict[None, Pipeline] = {}
         self._delivery: Delivery | None = None
         self._launch: threading.Thread | None = None
+        self._inherited: tuple[object, ...] = ()
         self._reporter = reporter
         if reporter is not None:
             self._own(reporter)
+        on_fork(self)
         if situation.user.background:
             atexit.register(self._end)
         if reporter is not None or self._overdue():
@@ -177,10 +180,10 @@ class Recorder:
         loop.call_later(START_SECONDS - age, self._start)
 
     def _start(self) -> None:
-        if self._stopped or self._started:
+        if self._stopped or self._started or _ending():
             return
         self._started = True
-        atexit.register(self.close)
+        atexit.register(self._exit)
         thread = threading.Thread(target=self._deliver, name="telemetry-start", daemon=True)
         try:
             thread.start()
@@ -191,6 +194,10 @@ class Recorder:
 
     def _deliver(self) -> None:
         """Put together what delivers, and start it. On a thread of its own: there is much to import."""
+        with own_thread():
+            self._put_together()
+
+    def _put_together(self) -> None:
         try:
             injected = [self._injected(self._reporter)] if self._reporter is not None else []
             delivery = self.pipeline.delivery(self.journal, open_spool=self._open_spool, also=injected,
@@ -275,8 +282,26 @@ class Recorder:
         last.stop()
         return done
 
+    def forked(self) -> None:
+        """In a child, what delivers is the parent's, and so is a reporter that code injected."""
+        self._inherited += self._delivery, self._launch  # never freed: that would touch the parent's database
+        self._delivery = self._launch = self._reporter = None
+        self._pipelines = {}
+        self._started = self._scheduled = False
+        self._born = clock.monotonic()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.release()
+
+    def _exit(self) -> None:
+        """The interpreter ends. What is recorded later begins a segment of its own: no exit handler is too late."""
+        delivery = self._delivering(EXIT_SECONDS if self._reporter is not None else 0)
+        if delivery is not None:
+            delivery.stop(EXIT_SECONDS)
+        self._finish()
+
     def _finish(self) -> None:
-        atexit.unregister(self.close)
+        atexit.unregister(self._exit)
         self.journal.close()
         if self._owner is not None:
             self._owner.release(unlink=True)
@@ -287,17 +312,14 @@ class Recorder:
 
     def _end(self) -> None:
         """The process ends without a ``close``."""
-        self.close()
+        self._exit()
         _leave_sender(self._situation, self._host)
 
     def close(self) -> None:
         """End delivery, wait for it at most 50 ms, and let the journal go."""
         if not self._stopped:
             self._stopped = True
-            delivery = self._delivering(EXIT_SECONDS if self._reporter is not None else 0)
-            if delivery is not None:
-                delivery.stop(EXIT_SECONDS)
-            self._finish()
+            self._exit()
 
     async def aclose(self) -> None:
         """Like ``close``, without holding up the event loop."""
@@ -314,6 +336,11 @@ class Recorder:
 
     def _ended(self) -> bool:
         return self._delivery.stop(0) if self._delivery is not None else self._reporter is None
+
+
+def _ending() -> bool:
+    """Whether the interpreter is about to end: then no thread is started any more, and the next process delivers."""
+    return not threading.main_thread().is_alive() or getattr(threading, "_SHUTTING_DOWN", False)
 
 
 def _leave_sender(situation: Situation, host: PluginHost) -> None:

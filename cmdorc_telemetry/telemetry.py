@@ -120,11 +120,20 @@ class Telemetry:
     def fire(self, hook: str, record: object) -> None:
         """Call every listener of a lifecycle hook, here and now; what one raises is kept from the others."""
         for listener in self._listeners.get(hook, ()):
-            listener(record)
+            try:
+                listener(record)
+            except Exception:
+                if log is not None:  # otherwise Python has emptied the modules: a finalizer comes too late
+                    raise
 
     def track(self, event: str, properties: Mapping[str, Any]) -> bool:
         """Record an event that a spec declares. Whether it was recorded: False also while telemetry is off."""
-        return self._recorder is not None and self._recorder.track(event, properties)
+        try:
+            return self._recorder is not None and self._recorder.track(event, properties)
+        except Exception:
+            if log is not None:  # as above
+                raise
+            return False
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Import and send all there is. Whether nothing waits any more. Blocks up to ``timeout`` seconds."""

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import clock, history
-from cmdorc_telemetry.history import KEEP_SECONDS, HistoryReporter
+from cmdorc_telemetry.history import KEEP_SECONDS, SECOND, HistoryReporter
 from cmdorc_telemetry.types import Batch, BatchEvent
 
 NOW = 1_795_316_400.9  # 2026-11-22T03:00:00.9Z
@@ -33,8 +34,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def reporter(path: Path) -> HistoryReporter:
-    return HistoryReporter(HistoryReporter.Settings(path=str(path)))
+def reporter(path: Path) -> Iterator[HistoryReporter]:
+    made = HistoryReporter(HistoryReporter.Settings(path=str(path)))
+    yield made
+    asyncio.run(made.close())
 
 
 def batch(*bodies: dict[str, Any] | bytes, event: str = "command_completed") -> Batch:
@@ -51,8 +54,10 @@ def body(number: int = 1, seconds: float = NOW, **fields: Any) -> dict[str, Any]
 
 
 def rows(path: Path) -> list[tuple[Any, ...]]:
+    """Id, second, name, body, command, state and duration of each event, by id."""
     with closing(sqlite3.connect(path)) as db:
-        return db.execute("SELECT id, at, name, body, command, state, duration_ms FROM event ORDER BY id").fetchall()
+        found = db.execute("SELECT id, name, body, command, state, duration_ms FROM event").fetchall()
+    return sorted((json.loads(row[2])["event_id"], row[0] // SECOND, *row[1:]) for row in found)
 
 
 async def test_an_event_is_kept_with_its_names(reporter: HistoryReporter, path: Path) -> None:
@@ -131,7 +136,7 @@ async def test_a_batch_is_kept_whole_or_not_at_all(reporter: HistoryReporter, pa
     await reporter.report_batch(batch(body(1)))
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TRIGGER broken BEFORE DELETE ON event BEGIN SELECT RAISE(ABORT, 'disk'); END")
-        db.execute("UPDATE event SET at = 0")
+        db.execute("UPDATE event SET id = 0")
         db.commit()
     with pytest.raises(sqlite3.Error):
         await reporter.report_batch(batch(body(2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ def passes(script: str, *arguments: object) -> str:
 
 @pytest.mark.timeout(240)
 def test_of_what_is_killed_every_event_arrives_once() -> None:
-    said = passes("kill.py", "--kills", 100, "--once", 20)
+    said = passes("kill.py", "--kills", 100, "--once", 10)
     assert "\nlost        0\n" in said
 
 
@@ -30,3 +31,11 @@ def test_of_what_is_killed_every_event_arrives_once() -> None:
 def test_many_processes_and_a_flapping_server_lose_nothing() -> None:
     said = passes("soak.py", "--events", 20_000, "--seconds", 90)
     assert "\nlost        0\n" in said
+
+
+@pytest.mark.timeout(120)
+def test_where_no_process_lives_long_what_waited_long_is_sent_at_once() -> None:
+    said = passes("short_lived.py", "--processes", 12, "--only", 2, "--rule", "LONG_AGO=0")
+    arrived = re.search(r"arrived meanwhile (\d+) of (\d+)", said)
+    assert arrived is not None
+    assert 0 < int(arrived[1]) <= int(arrived[2])

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
 from cmdorc_telemetry import CompletedRun, NoopReporter, hookimpl, plugins
@@ -592,3 +593,13 @@ def test_plugins_that_are_known_need_not_be_looked_for(monkeypatch: pytest.Monke
     known = Installed("bell", "bell_module", "bell-dist", "1")
     assert PluginHost(["bell"], known=[known]).names() == ["bell"]
     assert PluginHost(["bell"], known=[]).failures
+
+
+def test_settings_that_can_never_be_read_are_their_plugins_failure() -> None:
+    class Odd(NoopReporter):
+        class Settings(msgspec.Struct):
+            unclear: list[int] | set[int]
+
+    host = PluginHost(objects=[module(telemetry_reporters=lambda: [Odd, NoopReporter])])
+    assert host.reporters() == {"made": NoopReporter}
+    assert "whose Settings cannot be read: TypeError" in host.failures["made"]

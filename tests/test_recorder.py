@@ -434,7 +434,7 @@ def test_what_was_started_is_closed_at_exit(machine: Machine, monkeypatch: pytes
     monkeypatch.setattr(atexit, "register", registered.append)
     monkeypatch.setattr(atexit, "unregister", registered.remove)
     recorder = machine.recorder(Keeper())
-    assert registered == [recorder.close]
+    assert registered == [recorder._exit]
     recorder.close()
     assert registered == []
     monkeypatch.undo()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ import pytest
 from cmdorc_telemetry import TelemetryLevel, clock
 from cmdorc_telemetry.config import Home, load_layer
 from cmdorc_telemetry.consent import CORE_SPEC, Grant, Situation, new_grant, save_grant
-from cmdorc_telemetry.files import FileLock
-from cmdorc_telemetry.pipeline import Pipeline
+from cmdorc_telemetry.files import FileLock, lock_fd
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.sender import leave_behind
 from cmdorc_telemetry.spec import CORE, load_spec
@@ -95,8 +95,10 @@ class Machine:
         (site / "probe-1.0.dist-info" / "entry_points.txt").write_text("[cmdorc_telemetry]\nprobe = probe\n")
         named = ("CI", "GITHUB_ACTIONS", "DO_NOT_TRACK", "PYTHONPATH")
         self.environ = {name: text for name, text in os.environ.items()
-                        if name not in named and not name.startswith(("CMDORC_", "COV"))}  # fmt: skip
-        self.environ.update(CMDORC_HOME=str(self.home.root), PYTHONPATH=str(site))
+                        if name not in named and not name.startswith("CMDORC_")}  # fmt: skip
+        self.site = str(site)
+        path = os.pathsep.join(filter(None, [self.site, os.environ.get("PYTHONPATH")]))
+        self.environ.update(CMDORC_HOME=str(self.home.root), PYTHONPATH=path)
         self.folder = folder
 
     def config(self, destination: str, *, background: str = "background = true", more: str = "") -> None:
@@ -134,11 +136,24 @@ class Machine:
         return self.home.locks / "sender.owner"
 
     def sending(self) -> bool:
-        """Whether a sender holds its lock; seen without touching it, or the sender would find it held."""
+        """Whether there is a sender: one that lives, or that was handed the lock and has not begun to run.
+
+        Seen without touching the lock, or a sender would find it held.
+        """
+        if any(self.senders()):
+            return True
         if not self.lock.exists():
             return False
         held = Path("/proc/locks").read_text().splitlines()
         return any("FLOCK" in line and line.split()[-3].endswith(f":{self.lock.stat().st_ino}") for line in held)
+
+    def senders(self) -> Iterator[int]:
+        """The senders that live."""
+        for pid in self.noted("senders"):
+            with suppress(OSError):  # it ended this moment
+                # The number may be somebody else's by now.
+                if b"cmdorc_telemetry.sender" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    yield pid
 
     def ledger(self, name: str) -> tuple[int, int, int]:
         spool = Spool(self.home.spool, reading=True)
@@ -150,12 +165,8 @@ class Machine:
         return each.recorded, each.acknowledged, each.pending
 
     def end(self) -> None:
-        for pid in self.noted("senders"):
-            try:
-                about = Path(f"/proc/{pid}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"cmdorc_telemetry.sender" in about:  # the number is not somebody else's by now
+        for pid in self.senders():
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
@@ -394,29 +405,93 @@ def test_only_an_interpreter_that_is_there_is_started(machine: Machine, executab
 # -- in this process, where each step can be seen ---------------------------------------------------------------------
 
 
-def pipeline(machine: Machine) -> Pipeline:
+def leave(machine: Machine) -> bool:
     situation = Situation.read(machine.environ)
-    return Pipeline(situation, PluginHost(situation.user.plugins, destinations=["probe"]))
+    return leave_behind(situation, PluginHost(situation.user.plugins, destinations=["probe"]))
 
 
 def test_one_that_is_there_is_enough(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(machine.environ["PYTHONPATH"])
+    monkeypatch.syspath_prepend(machine.site)
     monkeypatch.setenv("PYTHONPATH", machine.environ["PYTHONPATH"])
     machine.run(f"{PROGRAM}os._exit(0)\n")
     machine.home.locks.mkdir()
     with FileLock(machine.lock):
-        assert not leave_behind(pipeline(machine))
-    assert leave_behind(pipeline(machine))
-    assert not leave_behind(pipeline(machine))
+        assert not leave(machine)
+    assert leave(machine)
+    assert not leave(machine)
     until(lambda: not machine.sending(), "the end of the sender")
     assert machine.ledger("probe") == (1, 1, 0)
 
 
-def test_a_home_that_cannot_be_written_is_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(machine.environ["PYTHONPATH"])
-    monkeypatch.setenv("PYTHONPATH", machine.environ["PYTHONPATH"])
+def test_a_home_that_cannot_be_used_is_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(machine.site)
     machine.run(f"{PROGRAM}os._exit(0)\n")
-    machine.home.locks.write_text("not a directory")
-    assert not leave_behind(pipeline(machine))
     machine.home.spool.write_text("not a database")
-    assert not leave_behind(pipeline(machine))
+    assert not leave(machine)
+    machine.home.spool.unlink()
+    (machine.home.locks / "sender.owner").mkdir(parents=True)
+    assert not leave(machine)
+
+
+def test_a_segment_that_goes_or_is_still_written_is_nobodys_matter(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(machine.site)
+    machine.home.journal.mkdir(parents=True)
+    (machine.home.journal / "gone.seg").symlink_to("nowhere")
+    running = machine.program(f"{PROGRAM}print(flush=True); sys.stdin.readline(); os._exit(0)\n",
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    assert running.stdout is not None
+    running.stdout.readline()
+    assert not leave(machine)
+    running.communicate(timeout=DEADLINE)
+    assert leave(machine)
+
+
+# -- the sender itself, started by hand: what it inherits is the test's, measuring tools included ----------------------
+
+
+def by_hand(machine: Machine, seconds: float = 20) -> subprocess.Popen[bytes]:
+    machine.home.locks.mkdir(exist_ok=True)
+    lock = os.open(machine.lock, os.O_RDWR | os.O_CREAT)
+    try:
+        assert lock_fd(lock, wait=False)
+        command = [sys.executable, "-m", "cmdorc_telemetry.sender", str(lock), str(seconds)]
+        return subprocess.Popen(command, env=machine.environ, pass_fds=(lock,))
+    finally:
+        os.close(lock)
+
+
+def test_it_sends_and_ends_as_soon_as_nothing_waits(machine: Machine) -> None:
+    machine.probe("wait")
+    machine.run(f"{PROGRAM}os._exit(0)\n")
+    process = by_hand(machine)
+    until(lambda: machine.noted("probed"), "the first report")
+    machine.run(f"{PROGRAM}os._exit(0)\n")
+    (machine.home.root / "go").touch()
+    assert process.wait(DEADLINE) == 0
+    assert machine.ledger("probe") == (2, 2, 0)
+    assert not machine.sending()
+
+
+def test_it_asks_for_itself_whether_it_may(machine: Machine) -> None:
+    machine.run(f"{PROGRAM}os._exit(0)\n")
+    for name, text in (("CI", "1"), ("DO_NOT_TRACK", "1")):
+        machine.environ[name] = text
+        assert by_hand(machine).wait(DEADLINE) == 0
+        del machine.environ[name]
+    machine.probe(background="background = false")
+    assert by_hand(machine).wait(DEADLINE) == 0
+    machine.home.config.write_text("not TOML")
+    assert by_hand(machine).wait(DEADLINE) == 0
+    assert not machine.home.spool.exists()
+
+
+def test_it_gives_up_before_its_time_is_over(machine: Machine) -> None:
+    machine.probe("hang")
+    machine.run(f"{PROGRAM}os._exit(0)\n")
+    began = time.monotonic()
+    assert by_hand(machine, 5).wait(DEADLINE) == 0  # and was not killed
+    assert time.monotonic() - began < 5.5
+    assert by_hand(machine, 1).wait(DEADLINE) == 0  # no time for anything
+    assert machine.ledger("probe") == (1, 0, 1)

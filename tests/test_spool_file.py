@@ -18,7 +18,8 @@ import pytest
 
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.spool import Spool
-from cmdorc_telemetry.spool.file import RESERVE_BYTES, SCHEMA_VERSION
+from cmdorc_telemetry.spool.file import RESERVE_BYTES
+from cmdorc_telemetry.spool.schema import SCHEMA_VERSION
 from cmdorc_telemetry.types import EventResult, Gated, Row, View
 
 SHARED = View(name="d", identity="one")
@@ -47,12 +48,19 @@ def used(path: Path, count: int = 1) -> str:
         return spool.epoch
 
 
+def page_of(path: Path) -> int:
+    """The size of a page."""
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute("PRAGMA page_size").fetchone()[0]
+
+
 def damage(path: Path) -> None:
     """Overwrite all pages but the first: SQLite opens such a file, and finds out when it reads."""
-    pages = path.stat().st_size - 4096
+    page = page_of(path)
+    pages = path.stat().st_size - page
     assert pages > 0
     with path.open("r+b") as file:
-        file.seek(4096)
+        file.seek(page)
         file.write(b"\xa5" * pages)
 
 
@@ -143,9 +151,14 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
     epoch = used(path)
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
-    message = f"{path} was made by a newer version (schema {SCHEMA_VERSION + 1}): upgrade this one"
+    message = (
+        f"{path} was made by a newer version of cmdorc-telemetry (schema 3; known here: 2). Upgrade this one, with "
+        "`pip install --upgrade cmdorc-telemetry`; until then the file stays as it is"
+    )
     with pytest.raises(StorageError, match=f"^{re.escape(message)}$") as refused:
         Spool(path)
+    with pytest.raises(StorageError, match=f"^{re.escape(message)}$"):
+        Spool(path, reading=True)
     assert refused.traceback  # which keeps all that was made there, but for what was closed
     assert not path.with_name("spool.db-wal").exists()
     with closing(sqlite3.connect(path)) as db:
@@ -193,9 +206,10 @@ def test_damage_that_only_a_question_finds_makes_the_next_one_look(path: Path) -
     used(path, count=200)
     with closing(sqlite3.connect(path)) as db:
         (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name='destination'").fetchone()
+    size = page_of(path)
     with path.open("r+b") as file:
-        file.seek((page - 1) * 4096)
-        file.write(b"\xa5" * 4096)
+        file.seek((page - 1) * size)
+        file.write(b"\xa5" * size)
     with closing(Spool(path, reading=True)) as reader, pytest.raises(StorageError, match="malformed"):
         reader.oldest()
     assert not path.with_name("spool.db.suspect").exists()  # who only asks leaves no trace

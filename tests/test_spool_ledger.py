@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cmdorc_telemetry.bounds import Bounds
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import EventResult, Gated, Lease, Ledger, Row, View
 
@@ -241,10 +242,10 @@ def test_only_rows_that_are_there_make_it_full(spool: Spool) -> None:
     lease = leased(spool)
     aside = EventResult("", "rejected", "set-aside: no good")
     settle(spool, lease, aside, *[ACCEPTED] * 19)
-    spool.expire(NOW, rows=5)  # numbers have gone far, yet there is one row
+    spool.bounds = Bounds(spool_events=5)
+    spool.expire(NOW)  # numbers have gone far, yet there is one row
     assert (ledger(spool).set_aside, ledger(spool).pending) == (1, 1)
     put(spool, *(row() for _ in range(6)))
-    spool.expire(NOW, rows=5)
     assert ledger(spool).dropped == {"spool-full": 2}
     assert ledger(spool).set_aside == 0
 
@@ -317,14 +318,14 @@ def test_a_pause_and_an_answer_outlive_the_process(tmp_path: Path) -> None:
 def test_a_ledger_is_of_one_moment_while_another_process_writes(spool: Spool, tmp_path: Path) -> None:
     spool.register([far()])
     with closing(Spool(tmp_path / "spool.db")) as other:
-        asked = Spool.drops
+        asked = Spool._waiting
 
-        def meanwhile(self: Spool, name: str) -> dict[str, int]:
+        def meanwhile(self: Spool, *about: object) -> int:
             put(other, row(), drops=1)
-            return asked(self, name)
+            return asked(self, *about)  # type: ignore[arg-type]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Spool, "drops", meanwhile)
+            patch.setattr(Spool, "_waiting", meanwhile)
             ledger(spool)
         assert ledger(spool).recorded == 2
 

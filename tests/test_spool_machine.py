@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
+from cmdorc_telemetry.bounds import Bounds
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import EventResult, Gated, Lease, Row, View
 
@@ -23,6 +26,12 @@ SEGMENTS = [f"s{number}" for number in range(6)]
 KINDS = (None, frozenset({("s@1", "a")}), frozenset({("s@1", "b")}), frozenset({("s@1", "a"), ("s@1", "b")}))
 STATUSES = ("accepted", "accepted", "duplicate", "retry", "retry", "rejected", "set-aside", "withdrawn", "unnamed")
 START = 1_000_000
+MOST = 12
+"""Events that the spool may hold: few, so that it is full now and then."""
+BOUNDS = Bounds(spool_events=MOST)
+DISTURBANCES = (
+    "finish", "remove", "adopt", "abandon", "postpone", "hurry", "expire", "reopen", "resend", "discard",
+)  # fmt: skip
 
 
 @dataclass
@@ -52,6 +61,12 @@ class Model:
     damaged: Counter[str] = field(default_factory=Counter)
     corrupt: Counter[str] = field(default_factory=Counter)
     targets: dict[str, Target] = field(default_factory=dict)
+    lost: Counter[str] = field(default_factory=Counter)
+    """What all journals lost, whoever was there to bear it."""
+
+    def drops(self, target: Target) -> dict[str, int]:
+        found = target.dropped if target.view.source else target.dropped | self.lost
+        return {reason: count for reason, count in found.items() if count}
 
     def waiting(self, target: Target) -> list[int]:
         return [seq for seq, row in self.rows.items() if seq > target.cursor and wants(target.view, row)]
@@ -89,15 +104,27 @@ class Model:
         target.view = view
 
     def lease(self, target: Target, now: float, count: int) -> tuple[list[int], int]:
-        due = sorted(seq for seq, (state, _, until) in target.held.items() if state == "retry" and until <= now)
-        items, upto = due[:count], target.cursor
-        for seq in sorted(seq for seq in self.rows if seq > target.cursor):
-            if wants(target.view, self.rows[seq]):
-                if len(items) >= count:
-                    break
-                items.append(seq)
-            upto = seq
-        return items, upto
+        due = sorted(
+            (until, seq) for seq, (state, _, until) in target.held.items() if state == "retry" and until <= now
+        )
+        new = sorted(self.waiting(target))
+        items = ([seq for _, seq in due] + new)[:count]
+        if len(items) < len(due) + len(new):
+            return items, max([target.cursor, *items])
+        return items, max([target.cursor, *self.rows])
+
+    def expel(self, gone: Collection[int], reason: str) -> None:
+        for target in self.present():
+            lost = set(gone) & {*self.waiting(target), *target.held}
+            target.dropped[reason] += len(lost)
+            for seq in lost:
+                target.held.pop(seq, None)
+        for seq in gone:
+            del self.rows[seq]
+
+    def make_room(self, most: int) -> None:
+        lowest = sorted(self.rows, key=lambda seq: (self.rows[seq].rank, seq))
+        self.expel(lowest[: max(len(lowest) - most, 0)], "spool-full")
 
     def enter(self, target: Target, seq: int, status: str, tries: int, until: float) -> None:
         target.held.pop(seq, None)
@@ -134,7 +161,7 @@ def outcome(status: str) -> EventResult | None:
 
 
 rows = st.lists(
-    st.tuples(st.sampled_from("ab"), st.booleans(), st.sampled_from(SOURCES), st.integers(-50, 0)),
+    st.tuples(st.sampled_from("ab"), st.booleans(), st.sampled_from((0, 0, 0, 1, 2)), st.integers(-50, 0)),
     min_size=1,
     max_size=5,
 )
@@ -144,11 +171,12 @@ class SpoolMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="spool"))
-        self.spools = [Spool(self.folder / "spool.db"), Spool(self.folder / "spool.db")]
+        self.spools = [Spool(self.folder / "spool.db", BOUNDS), Spool(self.folder / "spool.db", BOUNDS)]
         self.model = Model()
         self.now = START
         self.leases: list[Lease] = []
         self.injected = self.steps = 0
+        self.told: dict[str, Counter[str]] = {}
         self.raw = sqlite3.connect(self.folder / "spool.db")
         self.register(0, [View(name="one", identity="x"), View(name="two", identity="x", audience="private")])
 
@@ -173,7 +201,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self,
         which: int,
         segment: str,
-        of: list[tuple[str, bool, str, int]],
+        of: list[tuple[str, bool, int, int]],
         stale: int,
         more: int,
         damaged: int,
@@ -185,9 +213,9 @@ class SpoolMachine(RuleBasedStateMachine):
         known = model.offsets.get(segment, 0)
         before = known + stale
         new = [
-            Row(spec="s@1", event=event, version=1, at=self.now + age, generation="g", source=source,
-                private=b"{}", shared=b"{}" if shared else None)
-            for event, shared, _, age in of
+            Row(spec="s@1", event=event, version=1, at=self.now + age, generation="g", source=source, rank=rank,
+                private=b'{"event_id":"%d"}' % number, shared=b"{}" if shared else None)
+            for number, (event, shared, rank, age) in enumerate(of)
         ]  # fmt: skip
         told = model.losses.get(segment, 0) + more
         done = self.spools[which].take_in(
@@ -202,14 +230,18 @@ class SpoolMachine(RuleBasedStateMachine):
         # What the owner told of having failed to write is what lies there damaged, unless there is more of that.
         corrupt = max(model.damaged[segment] - told - model.corrupt[segment], 0)
         model.corrupt[segment] += corrupt
+        model.lost["storage-failed"] += more
+        model.lost["corrupt"] += corrupt + unreadable
+        asked = source in {target.view.source for target in model.present()}
         for row in new:
             model.last += 1
-            model.rows[model.last] = row
+            model.rows[model.last] = row if asked else structs.replace(row, source="")
         for target in model.present():
             if target.view.source in (None, source):
                 target.recorded += sum(wants(target.view, row) for row in new) + more + corrupt + unreadable
                 target.dropped["storage-failed"] += more
                 target.dropped["corrupt"] += corrupt + unreadable
+        model.make_room(MOST)
 
     def finish(self, which: int, data: st.DataObject) -> None:
         segment = data.draw(st.sampled_from(sorted(self.model.offsets) or SEGMENTS))
@@ -257,6 +289,7 @@ class SpoolMachine(RuleBasedStateMachine):
         view = View(name=f"code-{self.injected}", identity="code", source=source)
         self.spools[which].adopt(view, "owner")
         self.model.targets[view.name] = Target(view, self.model.last, injected=True)
+        self.model.trim()
 
     def abandon(self, which: int, data: st.DataObject) -> None:
         name = f"code-{data.draw(st.integers(0, self.injected))}"  # there may be none of that name
@@ -335,7 +368,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def hurry(self, which: int, data: st.DataObject) -> None:
         self.spools[which].hurry()
         for target in self.model.targets.values():
-            target.until, target.failures = 0.0, 0
+            target.until = 0.0
             target.held = {
                 seq: (state, tries, 0.0 if state == "retry" else until)
                 for seq, (state, tries, until) in target.held.items()
@@ -346,33 +379,47 @@ class SpoolMachine(RuleBasedStateMachine):
         self.now += seconds
 
     def expire(self, which: int, data: st.DataObject) -> None:
-        model = self.model
+        model, spool = self.model, self.spools[which]
         seconds, most = data.draw(st.integers(20, 60)), data.draw(st.sampled_from((3, 6, 99)))
-        self.spools[which].expire(self.now, days=seconds / 86_400, rows=most)
+        spool.bounds = Bounds(spool_events=most, keep_days=seconds / 86_400)  # type: ignore[arg-type]
+        spool.expire(self.now)
+        spool.bounds = BOUNDS
         limit = int(self.now - seconds / 86_400 * 86_400.0)
-        old = {seq for seq, row in model.rows.items() if row.at < limit}
-        self.expel(old, "expired")
-        self.expel(set(sorted(model.rows)[: max(len(model.rows) - most, 0)]), "spool-full")
+        model.expel({seq for seq, row in model.rows.items() if row.at < limit}, "expired")
+        model.make_room(most)
         model.trim()
 
-    def expel(self, gone: set[int], reason: str) -> None:
-        for target in self.model.present():
-            lost = gone & set(self.model.waiting(target))
-            held = gone & set(target.held)
-            target.dropped[reason] += len(lost) + len(held)
-            for seq in held:
-                del target.held[seq]
-        for seq in gone:
-            del self.model.rows[seq]
+    def letters(self, data: st.DataObject) -> tuple[str | None, list[int] | None, list[tuple[Target, int]]]:
+        """Some dead letters: how to ask for them, and whose they are."""
+        name = data.draw(st.sampled_from((None, *sorted(self.model.targets))))
+        seqs = data.draw(st.sampled_from((None, [], [1, 2, 3], sorted(self.model.rows))))
+        return name, seqs, [
+            (target, seq) for target in self.model.present() for seq, (state, _, _) in target.held.items()
+            if state == "dead" and name in (None, target.view.name) and (seqs is None or seq in seqs)
+        ]  # fmt: skip
+
+    def resend(self, which: int, data: st.DataObject) -> None:
+        name, seqs, found = self.letters(data)
+        assert self.spools[which].resend(self.now, name, seqs) == len(found)
+        for target, seq in found:
+            target.held[seq] = ("retry", target.held[seq][1], float(self.now))
+
+    def discard(self, which: int, data: st.DataObject) -> None:
+        name, seqs, found = self.letters(data)
+        assert self.spools[which].discard(name, seqs) == len(found)
+        for target, seq in found:
+            del target.held[seq]
+            target.dropped["discarded"] += 1
+        self.model.trim()
 
     def reopen(self, which: int, data: st.DataObject) -> None:
         epoch = self.spools[which].epoch
         self.spools[which].close()
-        self.spools[which] = Spool(self.folder / "spool.db")
+        self.spools[which] = Spool(self.folder / "spool.db", BOUNDS)
         assert self.spools[which].epoch == epoch
 
     @rule(
-        what=st.sampled_from(("finish", "remove", "adopt", "abandon", "postpone", "hurry", "expire", "reopen")),
+        what=st.sampled_from(DISTURBANCES),
         which=st.integers(0, 1),
         data=st.data(),
     )
@@ -394,12 +441,19 @@ class SpoolMachine(RuleBasedStateMachine):
             assert ledger.pending == pending
             assert ledger.set_aside == sum(state == "dead" for state, _, _ in target.held.values())
             assert dict(ledger.dropped) == {reason: n for reason, n in target.dropped.items() if n}
-            assert spool.drops(name) == dict(ledger.dropped)
+            assert spool.drops(name) == self.model.drops(target)
+            assert self.told.get(name, Counter()) <= Counter(spool.drops(name))  # never less than before
+            self.told[name] = Counter(spool.drops(name))
+            assert ledger.failures == target.failures
+            letters = [(seq, tries) for seq, (state, tries, _) in sorted(target.held.items()) if state == "dead"]
+            assert [(letter.seq, letter.tries) for letter in spool.dead_letters(name)] == letters
             assert ledger.removed == target.removed
             due = [until for state, _, until in target.held.values() if state == "retry"]
             assert spool.retry_at(name) == min(due, default=None)
         stored = [seq for (seq,) in self.raw.execute("SELECT seq FROM event ORDER BY seq")]
         assert stored == sorted(self.model.rows)
+        assert self.raw.execute("SELECT events FROM stored").fetchone() == (len(stored),)
+        assert len(stored) <= MOST
 
 
 SpoolMachine.TestCase.settings = settings(

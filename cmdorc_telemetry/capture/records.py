@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import struct
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import msgspec
 
 from .. import clock
+from ..forks import on_fork
 from ..spec import BASE, TelemetrySpec, coerce, own_shape
 from ..types import Trigger
 from .fields import Hasher, bounded
@@ -48,11 +47,10 @@ class EventIds:
 
     def __init__(self) -> None:
         self._tails: Iterator[tuple[bytes]] = iter(())
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=partial(_begin_anew, weakref.ref(self)))
+        on_fork(self)
 
-    def forget(self) -> None:
-        """Use nothing of the present block any more."""
+    def forked(self) -> None:
+        """Use nothing of the parent's block."""
         self._tails = iter(())
 
     def tail(self) -> bytes:
@@ -71,12 +69,6 @@ class EventIds:
         variant = self._LAYOUT.index(b"-") + 1
         block[variant::width] = block[variant::width].translate(self._VARIANT)
         return struct.iter_unpack(f"{width}s", bytes(block))
-
-
-def _begin_anew(reference: weakref.ref[EventIds]) -> None:
-    ids = reference()
-    if ids is not None:
-        ids.forget()
 
 
 class _Compiled:

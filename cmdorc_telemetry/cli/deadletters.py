@@ -77,15 +77,15 @@ def show(number: int, to: str | None) -> None:
     from . import payload
 
     machine = Machine()
-    names = [each.destination for each in _chosen(_set_aside(machine, to), [number], to)]
+    names = [each.destination for each in _set_aside(machine, to) if each.seq == number]
+    row = _asked(machine, lambda spool: spool.row(number)) if names else None
+    if row is None:
+        raise _unknown(number, to)
     if len(names) > 1:
         raise ConfigError("--to", "", f"{number} was set aside for several", f"one of {', '.join(names)}")
     # Neither the history nor the reporter of a running program is configured.
     destination = next((each for each in machine.pipeline.configured if each.name == names[0]), None)
     private = names[0] == HISTORY or (destination is not None and destination.audience == "private")
-    row = _asked(machine, lambda spool: spool.row(number))
-    if row is None:
-        raise _unknown(number, to)
     payload.show(machine, payload.stored(machine, row, destination, private))
 
 
@@ -156,15 +156,11 @@ def _meant(machine: Machine, ids: Sequence[int], to: str | None, every: bool) ->
     if every == bool(ids):
         raise click.UsageError("name events by their ID, or say --all")
     found = _set_aside(machine, to)
-    return found if every else _chosen(found, ids, to)
-
-
-def _chosen(found: list[DeadLetter], ids: Sequence[int], to: str | None) -> list[DeadLetter]:
     there = {each.seq for each in found}
     for number in ids:
         if number not in there:
             raise _unknown(number, to)
-    return [each for each in found if each.seq in ids]
+    return [each for each in found if every or each.seq in ids]
 
 
 def _unknown(number: int, to: str | None) -> ConfigError:

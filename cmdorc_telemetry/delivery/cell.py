@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from ..errors import DeliveryError
+from ..forks import own_thread
 
 log = logging.getLogger("cmdorc_telemetry")
 
@@ -46,6 +47,10 @@ class Place(Protocol):
         """Whether a call has not come back, so that no other can be made."""
         ...
 
+    def open(self) -> None:
+        """Be ready for calls. Raises RuntimeError where that cannot be."""
+        ...
+
     async def call(self, work: Work[T], seconds: float) -> T:
         """What ``work`` returns, or an Exception, and that in time. Raises asyncio.TimeoutError, BlockedError."""
         ...
@@ -59,6 +64,9 @@ class Here:
     """The loop of whoever calls: for reporters of this project's own, which are known not to block."""
 
     used, blocked = True, False
+
+    def open(self) -> None:
+        """It is there."""
 
     async def call(self, work: Work[T], seconds: float) -> T:
         """What ``work`` returns, or an Exception, and that in time."""
@@ -106,7 +114,6 @@ class Cell:
         here, inside = asyncio.get_running_loop(), self._loop
         assert inside is not None
         answer: asyncio.Future[T] = here.create_future()
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be there to ask
 
         def begin() -> None:
             self._task = inside.create_task(bounded(work, seconds))
@@ -124,14 +131,10 @@ class Cell:
         finally:
             if not answer.done():
                 answer.cancel()
-                inside.call_soon_threadsafe(self._cancel)
+                inside.call_soon_threadsafe(lambda: self._task and self._task.cancel())
         if answer.cancelled():
             raise BlockedError(f"it blocks its thread: no answer in {seconds:g} s")
         return answer.result()
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
 
     def close(self) -> None:
         """Let the thread end, as soon as what it does lets it."""
@@ -190,11 +193,12 @@ class _Loop(asyncio.SelectorEventLoop):
 
     def live(self) -> None:
         """Run until ``end``, in the thread that this is called on."""
-        while not self._over:
-            with suppress(BaseException):  # SystemExit in a task that the reporter made
-                self.run_forever()
-        with suppress(BaseException):
-            self.run_until_complete(self._wind_down())
+        with own_thread():
+            while not self._over:
+                with suppress(BaseException):  # SystemExit in a task that the reporter made
+                    self.run_forever()
+            with suppress(BaseException):
+                self.run_until_complete(self._wind_down())
         self.close()
 
     async def _wind_down(self) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from ..types import BatchResult, EventResult, EventStatus
 
 _STATUSES = frozenset(get_args(EventStatus))
+_decoder = msgspec.json.Decoder(BatchResult)
 
 
 def checked(result: object) -> BatchResult:
@@ -25,7 +26,7 @@ def checked(result: object) -> BatchResult:
         result = BatchResult(answer=answer)
     else:
         results = None
-    plain = msgspec.json.decode(msgspec.json.encode(result, enc_hook=dict), type=BatchResult)
+    plain = _decoder.decode(msgspec.json.encode(result, enc_hook=dict))
     return plain if results is None else BatchResult(results=results, answer=plain.answer)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from .. import clock, files
 from ..bounds import DEFAULT, EXIT_SECONDS, Bounds
 from ..errors import StorageError
+from ..forks import own_thread
 from .worker import Destination, Queue, Worker
 
 log = logging.getLogger("cmdorc_telemetry")
@@ -81,7 +82,8 @@ class Delivery:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with own_thread():
+                asyncio.run(self._main())
         except Exception as fault:
             self.on_trouble(f"telemetry cannot deliver: {fault}. Events are kept.")
         finally:

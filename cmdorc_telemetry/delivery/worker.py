@@ -105,10 +105,6 @@ class Worker:
         """The last sign of another sender that holds the lock, and since when it is the last."""
         self._look = _BUSY_SECONDS[0]
         if destination.injected:  # what it is to get may come in the last moment, when no thread is started any more
-            self._open()
-
-    def _open(self) -> None:
-        if isinstance(self._place, Cell):
             with suppress(RuntimeError):  # then there is one more chance, at the first call
                 self._place.open()
 
@@ -170,7 +166,8 @@ class Worker:
             self._filling.sent()
             self._more = lease is not None and len(lease.items) >= count
             if lease is None:
-                return self._due()
+                due = self._due()  # never at once: whatever keeps the queue from giving it would be asked without end
+                return None if due is None else max(due, _BUSY_SECONDS[0])
             await self._send(lease)
             return 0.0
         finally:

@@ -10,13 +10,13 @@ from math import ceil
 from pathlib import Path
 
 from .. import files
-from ..errors import StorageError
-from ..history import SCHEMA_VERSION
+from ..errors import StorageError, newer
+from ..history import SCHEMA_VERSION, SECOND
 
 _DAY = 86_400
 _RUNS = """
-SELECT command, state, duration_ms, at FROM event
-WHERE name = 'command_completed' AND command IS NOT NULL AND state IS NOT NULL AND at >= ?
+SELECT command, state, duration_ms, {at} FROM event
+WHERE name = 'command_completed' AND command IS NOT NULL AND state IS NOT NULL AND {at} >= ?
 """
 
 
@@ -68,11 +68,15 @@ def command_runs(history: Path, *, now: float, days: int, parts: int) -> list[Co
 def _read(history: Path, start: float) -> list[tuple[str, str, float | None, int]]:
     try:
         with closing(files.reading(history)) as db:
-            if db.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
-                raise StorageError(f"{history} was made by a newer version: upgrade this one")
-            return db.execute(_RUNS, (int(start),)).fetchall()
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise newer(history, version, SCHEMA_VERSION)
+            if version < SCHEMA_VERSION:  # it is brought up to date when somebody writes to it
+                return db.execute(_RUNS.format(at="at"), (int(start),)).fetchall()
+            found = db.execute(_RUNS.format(at="id"), (int(start) * SECOND,)).fetchall()
     except sqlite3.Error as fault:
         raise StorageError(f"{history} cannot be read: {fault}") from fault
+    return [(command, state, duration, number // SECOND) for command, state, duration, number in found]
 
 
 def _summed(name: str, states: Sequence[str], durations: Sequence[Sequence[float]]) -> CommandRuns:

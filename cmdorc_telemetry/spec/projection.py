@@ -38,7 +38,7 @@ def _narrowed(shapes: Shapes, spec: str, event: str, body: bytes, level: Level) 
     if _LEVEL[level] in body:
         return body if shapes.shared(spec, event, level) is not None else None
     try:
-        had = msgspec.json.decode(body, type=_Head).level
+        had = _head.decode(body).level
         least = lower(level, had)
         shape = shapes.shared(spec, event, least)
         if shape is None or least is None:
@@ -56,4 +56,5 @@ class _Head(msgspec.Struct):
     level: Level = LEVELS[-1]
 
 
+_head = msgspec.json.Decoder(_Head)
 _LEVEL = {level: f'"level":"{level}"'.encode() for level in LEVELS}

@@ -79,6 +79,9 @@ def _shape(
         type_ = str if name in unmatched else value_type(prop)
         fields.append((attribute, type_) if name in required else (attribute, type_ | UnsetType, UNSET))
     shape = msgspec.defstruct(title, fields, bases=(Body,), kw_only=True, rename=names, forbid_unknown_fields=strict)
+    # At its first use msgspec finds out what is in a type, and crashes the process where two threads do so at once:
+    # nobody gets one that was not looked at yet.
+    msgspec.json.Decoder(shape)
     return cast(type[Body], shape)
 
 

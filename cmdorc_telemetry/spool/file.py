@@ -1,6 +1,6 @@
 """The file of the spool: opened, replaced where it is broken, read and written in transactions.
 
-Knows the schema; what the rows mean is in ``queue``.
+What is in it is the matter of ``schema``; what the rows mean, of the other modules.
 """
 
 from __future__ import annotations
@@ -15,25 +15,13 @@ from typing import Any
 from .. import files
 from ..bounds import DEFAULT, Bounds
 from ..errors import StorageError
+from .schema import SCHEMA_VERSION, bring_up_to_date, version_of
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE segment(name TEXT PRIMARY KEY, off INTEGER NOT NULL, drops TEXT NOT NULL DEFAULT '{}',
-    done REAL) WITHOUT ROWID;
-CREATE TABLE event(seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, spec TEXT NOT NULL, event TEXT NOT NULL,
-    version INTEGER NOT NULL, generation TEXT NOT NULL, source TEXT NOT NULL, private BLOB NOT NULL, shared BLOB);
-CREATE TABLE destination(name TEXT PRIMARY KEY, audience TEXT NOT NULL, identity TEXT NOT NULL, kinds TEXT, source TEXT,
-    cursor INTEGER NOT NULL, recorded INTEGER NOT NULL DEFAULT 0, acked INTEGER NOT NULL DEFAULT 0,
-    mark REAL NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
-    last_report REAL NOT NULL DEFAULT 0, last_error TEXT NOT NULL DEFAULT '', answer TEXT NOT NULL DEFAULT '{}',
-    owner TEXT, removed INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-CREATE TABLE held(destination TEXT, seq INTEGER, state TEXT NOT NULL, tries INTEGER NOT NULL, next_try REAL NOT NULL,
-    reason TEXT NOT NULL, PRIMARY KEY(destination, seq)) WITHOUT ROWID;
-CREATE TABLE dropped(destination TEXT, reason TEXT, n INTEGER NOT NULL, PRIMARY KEY(destination, reason)) WITHOUT ROWID;
-CREATE TABLE withheld(reason TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
-"""
 RESERVE_BYTES = 256 << 10
+_PAGE_BYTES = 8 << 10
+"""An event costs less CPU than with SQLite's own 4 KiB. Larger ones would cost a single event more, and the reserve."""
+_WAL_BYTES = 4 << 20
+"""What SQLite keeps of its log for the next transactions."""
 
 
 class SpoolFile:
@@ -52,7 +40,7 @@ class SpoolFile:
             files.private_dir(path.parent)
         try:
             if reading:
-                self._db = files.reading(path)
+                self._db = self._read()
             else:
                 self._make_ready()
         except (sqlite3.Error, OSError) as fault:
@@ -70,6 +58,21 @@ class SpoolFile:
             self._db = self._opened()
             self._inode = os.stat(self.path).st_ino
             self._refill()
+
+    def _read(self) -> sqlite3.Connection:
+        db = files.reading(self.path)
+        try:
+            version = version_of(db, self.path)
+            if version < SCHEMA_VERSION:  # a reader changes nothing but its own copy
+                copy = sqlite3.connect(":memory:", isolation_level=None)
+                db.backup(copy)
+                db.close()
+                db = copy
+                bring_up_to_date(db, version)
+        except BaseException:
+            db.close()
+            raise
+        return db
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{suffix}")
@@ -92,26 +95,17 @@ class SpoolFile:
         try:
             # By path: to open the file and close it again would take its locks away from this process's other spools.
             os.chmod(self.path, 0o600)
+            version = version_of(db, self.path)
+            db.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # of a new file
             db.execute("PRAGMA journal_mode=WAL")
             db.execute(f"PRAGMA synchronous={'FULL' if self._sync else 'NORMAL'}")
+            db.execute("PRAGMA temp_store=MEMORY")
+            db.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
             if self._beside("suspect").exists():
                 if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                     raise sqlite3.DatabaseError("the file is damaged")
                 self._beside("suspect").unlink()
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise StorageError(f"{self.path} was made by a newer version (schema {version}): upgrade this one")
-            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-            ours = "meta" in tables and db.execute("SELECT 1 FROM meta WHERE key='epoch'").fetchone() is not None
-            if tables and not (ours and version):
-                raise sqlite3.DatabaseError("it is another program's")
-            if version == 0:
-                db.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute("INSERT INTO meta VALUES('epoch', ?)", (os.urandom(8).hex(),))
-                db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-                db.execute("COMMIT")
+            bring_up_to_date(db, version)
         except BaseException:
             db.close()
             raise
@@ -151,6 +145,13 @@ class SpoolFile:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as fault:
             raise self._failure(fault) from fault
+
+    def _pages(self, db: sqlite3.Connection) -> tuple[int, int, int]:
+        """Pages of the file that are in use, those that are free, and the size of one."""
+        pages, free, size = (
+            int(db.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_count", "freelist_count", "page_size")
+        )
+        return pages - free, free, size
 
     def _failure(self, fault: sqlite3.Error) -> StorageError:
         if type(fault) is sqlite3.DatabaseError and not self._reading:  # damaged: whoever opens it next looks closely

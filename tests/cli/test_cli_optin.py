@@ -196,8 +196,8 @@ def test_where_the_spool_cannot_be_opened_nothing_is_changed(machine) -> None:
     assert result.stdout == ""
     assert result.stderr.splitlines()[-1].startswith(f"error: {machine.home.spool} was made by a newer version")
     assert {"config.toml"} <= set(machine.files()) <= {
-        "config.toml", "telemetry/consent.lock", "telemetry/identity.lock", "telemetry/spool.db",
-        "telemetry/spool.db.lock",
+        "config.toml", "telemetry/consent.lock", "telemetry/identity.lock", "telemetry/plugins.json",
+        "telemetry/spool.db", "telemetry/spool.db.lock",
     }  # fmt: skip
     assert path.read_text() == HTTP
 

@@ -13,13 +13,10 @@ from msgspec import Struct
 from cmdorc_telemetry.errors import Rejected, RetryLater, TooLarge
 from cmdorc_telemetry.types import BatchResult, EventResult, EventStatus
 
-MAX_RETRY_AFTER = 3600.0
-"""Seconds: no server may silence a client for longer."""
-
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a body that is not the JSON it should be."""
 
-_STATUSES = get_args(EventStatus)
+_STATUSES = frozenset(get_args(EventStatus))
 _HINTS = {
     401: "refuses access: check the destination's 'token'",
     403: "refuses access: check the destination's 'token'",
@@ -49,6 +46,9 @@ class _Body(Struct):
     results: list[_Result] | None = None
 
 
+_body = msgspec.json.Decoder(_Body)  # made here: two threads must not be the first to use a type at the same time
+
+
 def judge(answer: Answer, event_ids: Collection[str], host: str, now: float) -> BatchResult:
     """What became of the batch of ``event_ids``. ``now`` is in seconds since the epoch.
 
@@ -62,7 +62,7 @@ def judge(answer: Answer, event_ids: Collection[str], host: str, now: float) -> 
     if status in (400, 422):
         raise Rejected(f"{host} finds the event invalid ({status}){_reason(answer)}")
     if status in (408, 429) or status >= 500:
-        after = retry_after(answer.headers.get("Retry-After"), now)
+        after = retry_after(answer.headers.get("Retry-After"), _moment(answer.headers.get("Date")) or now)
         raise RetryLater(f"{host} is not ready ({status}){_reason(answer)}", after)
     if 300 <= status < 400:
         location = printable(answer.headers.get("Location"), 200) or "nowhere"
@@ -74,7 +74,7 @@ def _accepted(answer: Answer, event_ids: Collection[str], host: str) -> BatchRes
     if answer.body is None:
         raise RetryLater(f"{host} gave too long an answer")
     try:
-        body = msgspec.json.decode(answer.body, type=_Body)
+        body = _body.decode(answer.body)
     except UNREADABLE:
         raise RetryLater(f"{host} gave an answer that cannot be read: is 'endpoint' a telemetry server?") from None
     if body.results is None and body.stats is None and not isinstance(body.message, str):
@@ -82,13 +82,14 @@ def _accepted(answer: Answer, event_ids: Collection[str], host: str) -> BatchRes
         raise RetryLater(f"{host} gave an answer that says nothing of the events: is 'endpoint' a telemetry server?")
     results = None
     if body.results is not None:
-        results = tuple(_result(each) for each in body.results if each.event_id in event_ids)
+        results = tuple([_result(each) for each in body.results if each.event_id in event_ids])
     return BatchResult(results=results, answer=_kept(body) or None)
 
 
 def _result(result: _Result) -> EventResult:
     status = cast(EventStatus, result.status) if result.status in _STATUSES else "retry"
-    return EventResult(result.event_id, status, printable(result.reason, 200) or None)
+    reason = None if result.reason is None else printable(result.reason, 200) or None
+    return EventResult(result.event_id, status, reason)
 
 
 def _kept(body: _Body) -> dict[str, Any]:
@@ -108,18 +109,26 @@ def _kept(body: _Body) -> dict[str, Any]:
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """``Retry-After`` (seconds or an HTTP date) as seconds from ``now``, capped; None where it says nothing usable."""
+    """``Retry-After`` (seconds or an HTTP date) as seconds from ``now``; None where it says nothing usable.
+
+    ``now`` is by the server's own clock where it tells it. How much of it is honoured is for the core to decide.
+    """
     text = (value or "").strip()
     if re.fullmatch("[0-9]+", text):
-        return min(float(text), MAX_RETRY_AFTER)
+        return float(text)
+    moment = _moment(text)
+    return moment - now if moment is not None and moment >= now else None
+
+
+def _moment(text: str | None) -> float | None:
+    """An HTTP date as seconds since the epoch; None where it is none."""
     from email.utils import parsedate_to_datetime
 
     try:
-        date = parsedate_to_datetime(text)
-        moment = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
+        date = parsedate_to_datetime(text or "")
+        return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return min(moment - now, MAX_RETRY_AFTER) if moment >= now else None
 
 
 def printable(value: object, limit: int) -> str:

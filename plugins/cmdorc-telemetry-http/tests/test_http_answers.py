@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from cmdorc_telemetry.errors import Rejected, RetryLater, TooLarge
 from cmdorc_telemetry.types import EventResult
-from cmdorc_telemetry_http.answers import MAX_RETRY_AFTER, Answer, judge, retry_after
+from cmdorc_telemetry_http.answers import Answer, judge, retry_after
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 IDS = ("a", "b")
@@ -123,8 +124,8 @@ def test_not_ready(status: int) -> None:
         ("0", 0.0),
         ("120", 120.0),
         (" 5 ", 5.0),
-        ("3601", MAX_RETRY_AFTER),
-        ("9" * 5000, MAX_RETRY_AFTER),
+        ("3601", 3601.0),
+        ("9" * 5000, math.inf),
         ("-1", None),
         ("1.5", None),
         ("٣", None),
@@ -132,13 +133,23 @@ def test_not_ready(status: int) -> None:
         ("", None),
         ("Fri, 15 Jan 2027 08:00:30 GMT", 30.0),
         ("Fri, 15 Jan 2027 07:59:59 GMT", None),
-        ("Fri, 15 Jan 2028 08:00:00 GMT", MAX_RETRY_AFTER),
+        ("Sat, 15 Jan 2028 08:00:00 GMT", 365 * 86_400.0),
         ("Fri, 32 Jan 2027 08:00:00 GMT", None),
         ("Fri, 15 Jan 99999999999 08:00:00 GMT", None),
     ],
 )
 def test_retry_after(value: str | None, after: float | None) -> None:
     assert retry_after(value, NOW) == after
+
+
+@pytest.mark.parametrize(
+    ("date", "after"), [("Fri, 15 Jan 2027 10:00:00 GMT", 30.0), ("today", 7230.0), (None, 7230.0)]
+)
+def test_a_date_is_meant_by_the_servers_clock(date: str | None, after: float) -> None:
+    headers = {"Retry-After": "Fri, 15 Jan 2027 10:00:30 GMT", **({"Date": date} if date else {})}
+    with pytest.raises(RetryLater) as raised:
+        judge(Answer(503, b"", headers), IDS, "h", NOW)
+    assert raised.value.after == after
 
 
 def test_a_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:

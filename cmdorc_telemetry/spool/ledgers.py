@@ -1,0 +1,78 @@
+"""What others may know of the spool: the ledger of each destination, and the oldest and newest events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+
+from ..types import Ledger, Row
+from .destinations import Destinations, Kind
+
+
+class Ledgers(Destinations):
+    """Answers, each as of one moment, also while other processes write."""
+
+    def ledger(self) -> dict[str, Ledger]:
+        """The bookkeeping of every destination there ever was, as of one moment."""
+        db = self._db
+        with self._transaction("DEFERRED"):
+            views, kinds = self._views(db), self._kinds(db)
+            waiting = {name: self._waiting(db, name, self._takes(db, view, kinds)) for name, view in views.items()}
+            held: dict[str, dict[str, int]] = {}
+            for name, state, count in db.execute("SELECT destination, state, count(*) FROM held GROUP BY 1, 2"):
+                held.setdefault(name, {})[state] = count
+            dropped: dict[str, dict[str, int]] = {}
+            for name, reason, count in db.execute("SELECT destination, reason, n FROM dropped"):
+                dropped.setdefault(name, {})[reason] = count
+            found = db.execute("SELECT name, recorded, acked, failures, next_try, last_report, last_error, answer, "
+                               "removed FROM destination ORDER BY name").fetchall()  # fmt: skip
+        return {
+            name: Ledger(
+                name=name, recorded=recorded, acknowledged=acked, removed=bool(removed), failures=failures,
+                pending=waiting.get(name, 0) + sum(held.get(name, {}).values()), next_try=next_try,
+                set_aside=held.get(name, {}).get("dead", 0), last_report=last_report, last_error=last_error,
+                answer=json.loads(answer), dropped=dropped.get(name, {}),
+            )
+            for name, recorded, acked, failures, next_try, last_report, last_error, answer, removed in found
+        }  # fmt: skip
+
+    def withheld(self) -> dict[str, int]:
+        """Shared bodies that the gate held back, by reason."""
+        return dict(self._ask("SELECT reason, n FROM withheld"))
+
+    def size(self) -> tuple[int, int]:
+        """How many events are stored, and how many bytes of the file are in use."""
+        with self._transaction("DEFERRED"):
+            (events,) = self._db.execute("SELECT events FROM stored").fetchone()
+            used, _, page = self._pages(self._db)
+        return int(events), used * page
+
+    def oldest(self, among: Collection[str] | None = None) -> float | None:
+        """The moment of the oldest event that a destination (of those ``among``) waits for; None where none does.
+
+        What was set aside does not wait.
+        """
+        rows = self._ask(
+            "SELECT name, (SELECT at FROM event WHERE seq > cursor ORDER BY seq LIMIT 1), (SELECT min(at) FROM held "
+            "JOIN event USING(seq) WHERE destination=name AND state='retry') FROM destination WHERE NOT removed"
+        )
+        moments = [at for name, *each in rows if among is None or name in among for at in each if at is not None]
+        return float(min(moments)) if moments else None
+
+    def newest(self, event: str | None = None, *, shared: bool = False) -> Row | None:
+        """The newest event that is still stored: of that name, if one is given; with a shared body, if asked for."""
+        return self._row("kind.event=coalesce(?, kind.event) AND (shareable OR NOT ?)", (event, shared))
+
+    def row(self, seq: int) -> Row | None:
+        """The event of that number; None where it is not stored any more."""
+        return self._row("seq=?", (seq,))
+
+    def _row(self, condition: str, values: tuple[object, ...]) -> Row | None:
+        """The last of the events that meet ``condition``."""
+        columns = ", ".join(f"kind.{name}" for name in Kind._fields)
+        rows = self._ask(f"SELECT at, private, shared, {columns} FROM event JOIN kind ON kind=kind.id "
+                         f"WHERE {condition} ORDER BY seq DESC LIMIT 1", values)  # fmt: skip
+        if not rows:
+            return None
+        at, private, body, *kind = rows[0]
+        return Kind(*kind).row(at, private, body)

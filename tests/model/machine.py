@@ -1,0 +1,423 @@
+"""Everything that can happen to a home directory, in any order; after each step the reference says whether it may."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
+from typing import Any, ClassVar
+
+import hypothesis.strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from cmdorc_telemetry.config import Home, TelemetryLevel, load_layer
+from cmdorc_telemetry.consent import CORE_SPEC, Grant, new_grant, save_grant
+from cmdorc_telemetry.errors import StorageError
+
+from .kernel import Body, Kernel, Plan
+from .process import FAULTS, PRIVATE, SPEC, Process, Receiver, record
+from .reference import DAY, Decision, Event, Reference, Step
+from .world import Observer, World
+
+MEMORY = Path("/dev/shm")
+MOST = 3
+"""Processes at once."""
+DESTINATIONS = {
+    "team": 'plugin = "sender"\nhost = "team"\n',
+    "mine": 'plugin = "sender"\nhost = "mine"\naudience = "private"\n',
+    "runs": 'plugin = "sender"\nhost = "runs"\nevents = ["command_completed"]\n',
+}
+ANSWERS = ("accepted", "duplicate", "rejected", "retry", "missing")
+KINDS = ("command_completed", "command_completed", "anomaly_detected")
+LEVELS = (None, "off", "minimal", "standard", "standard")
+
+which = st.integers(0, MOST - 1)
+kinds = st.lists(st.sampled_from(KINDS), min_size=1, max_size=4)
+names = st.sampled_from(("history", "team", "mine", "runs", "own"))
+answers = st.lists(st.sampled_from(ANSWERS), max_size=5)
+faults = st.sampled_from(("", "", "", *FAULTS))
+meanwhile = st.tuples(
+    st.sampled_from(("capture", "pump", "send") * 3 + ("open", "end", "kill", "jump", "start", "decide")),
+    which, names, st.sampled_from(LEVELS),
+)  # fmt: skip
+plans = st.one_of(
+    st.none(),
+    st.none(),
+    st.tuples(
+        st.sampled_from(("die", "die", "torn", "fail", "full", "yield", "yield", "yield")),
+        st.one_of(st.integers(1, 12), st.integers(1, 45)),
+        meanwhile,
+    ),
+)
+
+
+class Machine(RuleBasedStateMachine):
+    """A home directory and up to three processes at work in it."""
+
+    steps = 0
+    """Of all machines together."""
+    written: ClassVar[dict[str, bytes]] = {}
+
+    @initialize(level=st.sampled_from(LEVELS[1:]))
+    def begin(self, level: str) -> None:
+        self.exit = ExitStack()
+        memory = MEMORY if os.access(MEMORY, os.W_OK) else None
+        self.home = Home(Path(tempfile.mkdtemp(prefix="model-", dir=memory)))
+        self.exit.callback(shutil.rmtree, self.home.root)
+        self.kernel, self.reference, self.observer = Kernel(), Reference(), Observer(self.home)
+        self.exit.enter_context(self.kernel.installed())
+        self.exit.callback(self.observer.close)
+        self.loops: dict[int, asyncio.AbstractEventLoop] = {}
+        self.receivers: dict[str, Receiver] = {}
+        self.processes: list[Process] = []
+        self.started, self.numbers = 0, count()
+        self.in_force: list[int] = []
+        self.memory_losses = 0
+        """Losses that processes which are gone had told nobody of, at most."""
+        self.settling = False
+        self.seen = World()
+        self.configure(["team", "mine"])
+        self.agreed(level)
+        self.kernel.chance.seed(1)  # the same names again, whether or not the decision was written just now
+        self.healthy = True
+
+    def teardown(self) -> None:
+        try:
+            if getattr(self, "healthy", False):
+                self.settle()
+        finally:
+            for process in self.processes:
+                process.bury()
+            for loop in self.loops.values():
+                loop.close()
+            self.exit.close()
+
+    # -- a step ---------------------------------------------------------------------------------------------------
+
+    def perform(self, body: Body, work: Callable[[], Any], plan: Plan | None = None) -> Any:
+        """Let a process do something, and look at what came of it."""
+        self.healthy = False
+        result = self.kernel.run(body, lambda: self._refused(work), plan)
+        if body.dead and body in self.processes:
+            self.processes.remove(body)  # type: ignore[arg-type]
+            self.memory_losses += sum(body.journal.lost.values()) + 1  # type: ignore[attr-defined]
+        self.check(body)
+        self.healthy = True
+        return result
+
+    def _refused(self, work: Callable[[], Any]) -> Any:
+        with suppress(StorageError, OSError):  # as those that call it do
+            return work()
+
+    def check(self, body: Body) -> None:
+        type(self).steps += not self.settling
+        step = Step(owners=[each.own for each in self.processes if each.lock is not None])
+        if isinstance(body, Process):
+            step.registers, step.abandons = body.registers, body.abandons
+            known = [i for i, each in enumerate(self.reference.decisions) if each.generation == body.generation]
+            step.decision = known[0] if known else None
+        for name, receiver in self.receivers.items():
+            if (target := self.reference.targets.get(name)) is not None:
+                target.accepted, target.refused = receiver.accepted, receiver.refused
+        self.seen = self.observer.look()
+        self.reference.explain(self.seen, step, self.kernel.now)
+
+    def plan(self, drawn: Any, body: Body) -> Plan | None:
+        """What was drawn, as a plan for what ``body`` does next."""
+        if drawn is None:
+            return None
+        trouble, at, (what, number, name, level) = drawn
+
+        def then() -> None:
+            running, self.kernel.running = self.kernel.running, None
+            self.check(body)
+            self.meanwhile(body, what, number, name, level)
+            self.kernel.running = running
+
+        return Plan(trouble, at, then)
+
+    def meanwhile(self, waiting: Body, what: str, number: int, name: str, level: str | None) -> None:
+        """What others do while one process is stopped between two calls."""
+        if what == "jump":
+            self.jump((90.0, 4000.0, -5000.0)[number])
+        elif what == "start":
+            self.start(False)
+        elif what == "decide":
+            if isinstance(waiting, Process):
+                self.decide(level, None)
+        elif what == "capture" and isinstance(waiting, Process) and number == 0:
+            self.capture_by(waiting, ["command_completed"], None)  # in another thread of its
+        elif others := [each for each in self.processes if each is not waiting]:
+            other = others[number % len(others)]
+            match what:
+                case "capture":
+                    self.capture_by(other, ["anomaly_detected"], None)
+                case "pump":
+                    self.pump_by(other, None)
+                case "send":
+                    self.send_by(other, name, (), "", None)
+                case "open":
+                    self.open_by(other, None)
+                case "end" | "kill":
+                    self.gone(other, what == "kill", None)
+
+    def process(self, number: int) -> Process | None:
+        return self.processes[number % len(self.processes)] if self.processes else None
+
+    # -- what processes do ----------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.processes) < MOST)
+    @rule(injected=st.sampled_from((False, False, True)))
+    def start(self, injected: bool) -> None:
+        if len(self.processes) < MOST:
+            self.started += 1
+            process = Process(self.started, self.home, self.receivers, injected)
+            self.processes.append(process)
+            if injected:
+                self.receiver(process.own)
+
+    def receiver(self, name: str) -> Receiver:
+        return self.receivers.setdefault(name, Receiver(name, self.arrived, self.kernel))
+
+    def arrived(self, name: str, event: str, level: str) -> None:
+        self.reference.receive(name, event, level, self.in_force)
+
+    @precondition(lambda self: self.processes)
+    @rule(number=which, of=kinds, drawn=plans)
+    def capture(self, number: int, of: Sequence[str], drawn: Any) -> None:
+        process = self.process(number)
+        assert process is not None
+        self.capture_by(process, of, self.plan(drawn, process))
+
+    def capture_by(self, process: Process, of: Sequence[str], plan: Plan | None) -> None:
+        self.perform(process, lambda: [self.capture_one(process, kind) for kind in of], plan)
+
+    def capture_one(self, process: Process, kind: str) -> None:
+        if not process.pipeline.policy.record:
+            return
+        event, data = self.expected(process, kind)
+        done = None
+        try:
+            done = process.journal.append(data)
+        finally:
+            if done:
+                event.sure = True
+            elif done is False:
+                self.reference.failed += 1
+            else:
+                self.reference.failed += 1  # it may have been told of, and it may not
+                self.memory_losses += 1
+
+    def expected(self, process: Process, kind: str) -> tuple[Event, bytes]:
+        """An event that may be captured now, and its record."""
+        event_id, data = record(kind, next(self.numbers), self.kernel.now)
+        event = Event(kind, self.kernel.now, len(self.reference.decisions) - 1, process.source)
+        self.reference.events[event_id] = event
+        return event, data
+
+    @precondition(lambda self: self.processes)
+    @rule(number=which, threads=st.integers(2, 4))
+    def capture_in_threads(self, number: int, threads: int) -> None:
+        process = self.process(number)
+        assert process is not None
+
+        def work() -> None:
+            made = [threading.Thread(target=self.capture_one, args=(process, KINDS[each % 3]))
+                    for each in range(threads)]  # fmt: skip
+            for thread in made:
+                thread.start()
+            for thread in made:
+                thread.join()
+
+        self.perform(process, work)
+
+    def open_by(self, process: Process, plan: Plan | None) -> None:
+        if process.spool is None and not process.over:
+            self.perform(process, process.open, plan)
+            process.over = process.spool is None  # its telemetry thread ended: once is all
+
+    def capture_in_a_child(self, process: Process) -> None:
+        """A real fork: the child goes on with what it has inherited, and ends without a word."""
+
+        def work() -> None:
+            kept = [self.expected(process, kind) for kind in KINDS]
+            reading, writing = os.pipe()
+            child = os.fork()
+            if not child:
+                try:
+                    self.kernel.running = None
+                    self.kernel.chance.seed(next(self.numbers))  # names of its own
+                    done = [process.pipeline.policy.record and process.journal.append(data) for _, data in kept]
+                    os.write(writing, bytes(done))
+                finally:
+                    os._exit(0)
+            os.close(writing)
+            with os.fdopen(reading, "rb") as pipe:
+                done = list(pipe.read())
+            os.waitpid(child, 0)
+            for (event, _), sure in zip(kept, done, strict=True):
+                event.sure, event.source = bool(sure), "a child"
+                assert sure or not process.pipeline.policy.record
+
+        self.perform(process, work)
+
+    @precondition(lambda self: self.processes)
+    @rule(number=which, drawn=plans)
+    def pump(self, number: int, drawn: Any) -> None:
+        process = self.process(number)
+        assert process is not None
+        self.pump_by(process, self.plan(drawn, process))
+
+    def pump_by(self, process: Process, plan: Plan | None) -> None:
+        self.open_by(process, None)
+        if process.spool is not None and not process.dead and not process.over:
+            self.perform(process, process.pump, plan)
+
+    @precondition(lambda self: self.processes)
+    @rule(number=which, name=names, answers=answers, fault=faults, drawn=plans)
+    def send(self, number: int, name: str, answers: Sequence[str], fault: str, drawn: Any) -> None:
+        process = self.process(number)
+        assert process is not None
+        self.send_by(process, name, answers, fault, self.plan(drawn, process))
+
+    def send_by(
+        self, process: Process, name: str, answers: Sequence[str], fault: str, plan: Plan | None, *, hurry: bool = True
+    ) -> None:
+        self.open_by(process, None)
+        name = process.own if name == "own" else name
+        if process.dead or process.over or name not in process.workers:
+            return
+        receiver = self.receiver(name)
+        receiver.answers, receiver.batch_fault = answers, fault
+        outer, self.in_force = self.in_force, [len(self.reference.decisions) - 1]
+        self.perform(process, lambda: process.send(name, self.loop(), hurry=hurry), plan)
+        self.in_force = outer
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self.loops.setdefault(self.kernel.depth, asyncio.new_event_loop())
+
+    @precondition(lambda self: self.processes)
+    @rule(number=which, hurry=st.booleans())
+    def work(self, number: int, hurry: bool) -> None:
+        """Import and send everything."""
+        process = self.process(number)
+        assert process is not None
+        self.pump_by(process, None)
+        for name in list(process.workers):
+            self.send_by(process, name, (), "", None, hurry=hurry)
+
+    @precondition(lambda self: self.processes)
+    @rule(number=which, kill=st.booleans(), drawn=plans)
+    def leave(self, number: int, kill: bool, drawn: Any) -> None:
+        process = self.process(number)
+        assert process is not None
+        self.gone(process, kill, self.plan(drawn, process))
+
+    def gone(self, process: Process, kill: bool, plan: Plan | None) -> None:
+        def work() -> None:
+            if not kill:
+                process.end()
+            process.dead = True
+
+        self.perform(process, work, plan)
+        if not process.dead:  # the disk did not let it
+            self.perform(process, lambda: setattr(process, "dead", True))
+
+    # -- what people do, and time ------------------------------------------------------------------------------------
+
+    @rule(
+        what=st.sampled_from(("configure", "hurry", "open", "configure", "hurry", "open", "fork", "decide")), number=which,
+        level=st.sampled_from(LEVELS), there=st.lists(st.sampled_from(sorted(DESTINATIONS)), unique=True), drawn=plans,
+    )  # fmt: skip
+    def seldom(self, what: str, number: int, level: str | None, there: Sequence[str], drawn: Any) -> None:
+        """One of what happens seldom, or costs much."""
+        process = self.process(number)
+        if what == "decide":
+            self.decide(level, drawn)
+        elif what == "configure":
+            self.configure(there)
+        elif process is not None and what == "open":
+            self.open_by(process, self.plan(drawn, process))
+        elif process is not None and what == "fork":
+            self.capture_in_a_child(process)
+        elif process is not None and process.spool is not None:
+            self.perform(process, process.spool.hurry, self.plan(drawn, process))
+
+    def decide(self, level: str | None, drawn: Any) -> None:
+        """A yes to some level, to recording alone, or a no."""
+        destinations = load_layer(self.home.config).destinations
+        moment = datetime.fromtimestamp(self.kernel.now, timezone.utc)
+        grant = Grant() if level is None else new_grant(SPEC, TelemetryLevel(level), destinations, moment)
+        before, person = self.generation(), Body()
+        self.perform(person, lambda: save_grant(self.home, CORE_SPEC, grant), self.plan(drawn, person))
+        if (generation := self.generation()) != before:
+            self.reference.decisions.append(Decision(generation, level, tuple(grant.destinations)))
+            self.in_force.append(len(self.reference.decisions) - 1)
+
+    def agreed(self, level: str) -> None:
+        """The first decision. It costs much to write down, so that it is written once for all."""
+        if level in self.written:
+            self.home.telemetry.mkdir()
+            self.home.consent.write_bytes(self.written[level])
+            self.reference.decisions.append(Decision(self.generation(), level, ("team",)))
+        else:
+            self.decide(level, None)
+            self.written[level] = self.home.consent.read_bytes()
+
+    def generation(self) -> str:
+        try:
+            return self.home.consent.read_text().partition('generation = "')[2].partition('"')[0]
+        except FileNotFoundError:
+            return ""
+
+    def configure(self, there: Sequence[str]) -> None:
+        """Destinations for processes that start from now on; shared ones wait for the next yes."""
+        self.home.config.write_text("".join(f"[telemetry.to.{name}]\n{DESTINATIONS[name]}" for name in there))
+
+    @rule(seconds=st.sampled_from((1.0, 20.0, 90.0, 4000.0, 2 * DAY, 31 * DAY, -10.0, -5000.0, -40 * DAY)))
+    def jump(self, seconds: float) -> None:
+        """Time passes, or somebody sets the clock."""
+        self.kernel.now += seconds
+        self.kernel.ticks += max(seconds, 1.0)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Everybody goes, one comes back, every receiver is well: nothing may be left, and everything has arrived."""
+        self.settling = True
+        for process in list(self.processes):
+            self.gone(process, process.number % 2 == 0, None)
+        if not self.reference.decisions[-1].level:
+            self.decide("standard", None)
+        self.jump(90.0)
+        world = World()
+        self.start(False)
+        for _ in range(12):
+            self.work(0, hurry=False)
+            world = self.seen
+            if not any(world.ledgers[name].pending > world.ledgers[name].set_aside for name in self.granted()):
+                break
+            self.jump(4000.0)  # longer than any pause
+        self.gone(self.processes[0], False, None)
+        assert not world.waiting, "something is left in a journal"
+        for name, target in self.reference.targets.items():
+            ledger = world.ledgers[name]
+            if name in self.granted():
+                assert ledger.pending == ledger.set_aside, f"{name}: something is left, {ledger}"
+        assert sum(self.reference.told.values()) >= self.reference.failed - self.memory_losses, (
+            "losses were not told of"
+        )
+        for event in self.reference.events.values():
+            assert event.imported or not event.sure, f"{event} is gone"
+
+    def granted(self) -> list[str]:
+        there = [to.name for to in load_layer(self.home.config).destinations]
+        shown = self.reference.decisions[-1].destinations
+        return ["history", *(name for name in there if name in PRIVATE or name in shown)]

@@ -1,0 +1,202 @@
+"""Loops, threads, interpreters and clocks that a program may have: events arrive once, with names of their own."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import closing
+
+import pytest
+
+THREADS, EACH = 8, 500
+
+
+def test_loops_one_after_the_other_and_beside_each_other(programs) -> None:
+    programs(
+        """
+        import asyncio
+        from cmdorc_telemetry import recorder
+        recorder.START_SECONDS = 0.05
+        telemetry = start()
+
+        async def work(number):
+            assert track(telemetry, number)
+            await asyncio.sleep(0)
+
+        async def last(number):
+            await work(number)
+            await telemetry.aclose()
+
+        asyncio.run(work(1))  # asks its loop to start delivery, and is gone before that
+        assert telemetry._recorder._delivery is None
+        asyncio.run(work(2))
+        threads = [threading.Thread(target=lambda n=n: asyncio.run(work(n))) for n in (3, 4, 5)]
+
+        async def outer():
+            await work(6)
+            for thread in threads:  # loops within a loop, each on a thread of its own
+                thread.start()
+            for thread in threads:
+                thread.join()
+            await work(7)
+
+        asyncio.run(outer())
+        assert track(telemetry, 8)  # no loop at all
+        def delivering():
+            track(telemetry, 9)
+            return telemetry._recorder._delivery is not None
+        until(delivering, "delivery")
+        asyncio.run(last(10))
+        assert not track(telemetry, 11)
+        """
+    )
+    found = programs.arrived()
+    assert set(found) == set(range(1, 11))
+    assert all(found[number] == 1 for number in (*range(1, 9), 10))
+
+
+def test_a_loop_of_another_make(programs) -> None:
+    """A host may run on any loop: ours is our own, and only its ``call_later`` is used of the host's."""
+    programs(
+        """
+        import asyncio
+        from cmdorc_telemetry import recorder
+        recorder.START_SECONDS = 0.05
+
+        class Loop(asyncio.SelectorEventLoop):
+            asked = []
+            def call_later(self, delay, callback, *args, **named):
+                self.asked.append(callback)
+                return super().call_later(delay, callback, *args, **named)
+
+        async def main():
+            telemetry = start()
+            assert track(telemetry, 1)
+            assert telemetry._recorder._start in Loop.asked
+            while telemetry._recorder._delivery is None:
+                await asyncio.sleep(0.005)
+            await telemetry.aclose()
+
+        loop = Loop()
+        loop.run_until_complete(asyncio.wait_for(main(), DEADLINE))
+        loop.close()
+        assert "uvloop" not in sys.modules
+        """
+    )
+    assert programs.arrived() == {1: 1}
+
+
+@pytest.mark.parametrize("delivering", [False, True])
+def test_threads_at_once(delivering: bool, programs) -> None:
+    programs(
+        f"""
+        sys.setswitchinterval(1e-5)
+        telemetry = start()
+        if {delivering}:
+            telemetry.flush(DEADLINE)
+        gate = threading.Barrier({THREADS})
+        def capture(thread):
+            gate.wait()
+            for number in range({EACH}):
+                assert track(telemetry, thread * {EACH} + number)
+        threads = [threading.Thread(target=capture, args=(n,)) for n in range({THREADS})]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        telemetry.close()
+        """
+    )
+    assert programs.arrived() == dict.fromkeys(range(THREADS * EACH), 1)
+
+
+def test_another_interpreter_in_the_same_process(programs) -> None:
+    """It records, or, where something that is needed cannot be had there, says so and goes on without."""
+    module = "_xxsubinterpreters" if sys.version_info < (3, 13) else "_interpreters"
+    lines = programs(
+        f"""
+        import {module} as interpreters
+        telemetry = start()
+        assert track(telemetry, 1)
+        code = '''
+        import os
+        from cmdorc_telemetry import Telemetry
+        telemetry = Telemetry.start(cmdorc_version="0.12.0")
+        properties = {{"state": "success", "final": True, "manual": True, "duration_ms": 2}}
+        os.write(1, (str(telemetry.track("command_completed", properties)) + "\\\\n").encode())
+        telemetry.close()
+        '''.replace("        ", "")
+        interpreter = interpreters.create()
+        failure = interpreters.run_string(interpreter, code)
+        assert failure is None, failure
+        interpreters.destroy(interpreter)
+        assert track(telemetry, 3)
+        telemetry.close()
+        """,
+        quiet=False,
+    )
+    expected = {1: 1, 3: 1, **({2: 1} if lines == ["True"] else {})}
+    assert programs.arrived() == expected
+    assert lines in (["True"], ["False"])
+
+
+YEAR = 365 * 86_400
+
+
+@pytest.mark.parametrize("jump", [-YEAR, -3600, 3600, 20 * 86_400])
+def test_a_clock_that_jumps(jump: int, programs) -> None:
+    """While events wait in the journal, and while they wait for a pause after failures to be over."""
+    programs(
+        f"""
+        from cmdorc_telemetry import TelemetryReporter, clock
+        from cmdorc_telemetry.errors import RetryLater
+        wall, offset = clock.wall, 0
+        clock.wall = lambda: wall() + offset
+
+        class Down(TelemetryReporter):
+            down, arrived = True, []
+            async def report(self, event, payload):
+                if self.down:
+                    raise RetryLater("down", after=30.0)
+                self.arrived.append(payload["duration_ms"])
+
+        reporter = Down()
+        telemetry = start(reporter=reporter)
+        assert track(telemetry, 1)
+        telemetry.flush(0.2)
+        offset = {jump}
+        assert track(telemetry, 2)
+        reporter.down = False
+        assert telemetry.flush(DEADLINE)
+        assert reporter.arrived == [1, 2]
+        assert track(telemetry, 3)
+        offset = 0
+        assert track(telemetry, 4)
+        assert telemetry.flush(DEADLINE)
+        assert reporter.arrived == [1, 2, 3, 4]
+        telemetry.close()
+        """
+    )
+    assert programs.arrived() == {1: 1, 2: 1, 3: 1, 4: 1}
+
+
+def test_what_expires_by_a_clock_that_jumps_is_counted(programs) -> None:
+    programs(
+        """
+        from cmdorc_telemetry import clock
+        wall = clock.wall
+        telemetry = start()
+        assert track(telemetry, 1)
+        telemetry.close()
+        clock.wall = lambda: wall() + 40 * 86_400
+        telemetry = start()
+        assert track(telemetry, 2)
+        telemetry.flush(DEADLINE)
+        telemetry.close()
+        """
+    )
+    ledger = programs.deliver()
+    assert ledger.recorded == 2 == ledger.acknowledged + sum(ledger.dropped.values())
+    assert ledger.pending == 0
+    with closing(sqlite3.connect(programs.home.history)) as db:
+        assert db.execute("SELECT count(*) FROM event").fetchone() == (ledger.acknowledged,)

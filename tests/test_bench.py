@@ -1,0 +1,85 @@
+"""The benchmark itself: that a run yields records of the promised shape, and that the sink counts each event once."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parent / "bench"
+
+
+def test_a_run_of_our_own_yields_records_and_two_tables(tmp_path: Path) -> None:
+    output = tmp_path / "build" / "bench.json"
+    command = [
+        sys.executable,
+        str(BENCH / "run.py"),
+        "--quick",
+        "--subject",
+        "cmdorc-telemetry",
+        "--output",
+        str(output),
+    ]
+    for figure in ("disabled", "disabled_track", "lost_on_kill"):
+        command += ["--only", figure]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "not measured" not in done.stdout, done.stdout
+    records = json.loads(output.read_text(encoding="utf-8"))
+    assert all(list(record) == ["figure", "subject", "config", "value", "unit"] for record in records)
+    ours = {record["figure"]: record for record in records if record["subject"] == "cmdorc-telemetry"}
+    assert list(ours) == ["disabled", "disabled_track", "lost_on_kill"]
+    assert all(math.isfinite(record["value"]) for record in records)
+    assert ours["disabled"]["value"] == 0, "something is wrapped while telemetry is off"
+    assert ours["lost_on_kill"] | {"config": ""} == {
+        "figure": "lost_on_kill", "subject": "cmdorc-telemetry", "config": "", "value": 0, "unit": "events",
+    }  # fmt: skip
+    assert {record["subject"] for record in records} == {"cmdorc-telemetry", "none"}
+    assert re.search(r"^lost_on_kill +0 +events +≤ 0 +reached$", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "coding", "unique"),
+    [
+        ("/ours/report", b'{"event_id":"a"}\n{"event_id":"b"}\n{"event_id":"a"}', "gzip", 2),
+        ("/batch/", b'{"batch": [{"uuid": "a"}, {"uuid": "b"}]}', "", 2),
+        ("/v1/batch", b'{"batch": [{"messageId": "a"}]}', "gzip", 1),
+        ("/com.snowplowanalytics.snowplow/tp2", b'{"data": [{"eid": "a"}, {"eid": "a"}]}', "", 1),
+        (
+            "/api/1/envelope/",
+            b'{}\n{"type":"log","item_count":2}\n{"items":[{"timestamp":1},{"timestamp":2}]}\n',
+            "",
+            2,
+        ),
+        # resource logs (1) of scope logs (2) of three records (2), two of them alike
+        ("/v1/logs", bytes.fromhex("0a0e120c120208011202080212020801"), "", 2),
+        ("/elsewhere", b'{"event_id":"a"}', "", 0),
+    ],
+)
+def test_the_sink_counts_each_event_once(path: str, body: bytes, coding: str, unique: int) -> None:
+    sink = subprocess.Popen([sys.executable, str(BENCH / "sink.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            text=True)  # fmt: skip
+    assert sink.stdout is not None
+    port = int(sink.stdout.readline())
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", gzip.compress(body) if coding else body, {"Content-Encoding": coding}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert unique
+            if path == "/ours/report":
+                assert [each["status"] for each in json.load(answer)["results"]] == ["accepted"] * 3
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        assert not unique
+    counted = json.loads(sink.communicate("count\n", timeout=10)[0])
+    assert counted["unique"] == unique
+    assert counted["requests"] == bool(unique)
