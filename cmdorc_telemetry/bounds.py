@@ -31,6 +31,9 @@ class Bounds(NamedTuple):
 EXIT_SECONDS = 0.05
 """How long the end of a program may wait for a delivery under way: for nobody to choose."""
 
+PATIENCE_SECONDS = 3600.0
+"""What has waited for longer is delivered at once, however young the process is."""
+
 NAMES = Bounds._fields
 
 DEFAULT = Bounds()

@@ -210,7 +210,7 @@ class Home(NamedTuple):
 
     @property
     def waiting(self) -> Path:
-        """Exists, since its time of modification, while something waits to be delivered."""
+        """Exists while something waits to be delivered; modified when, or to be, that is no longer to be put off."""
         return self.telemetry / "waiting"
 
 

@@ -282,8 +282,9 @@ class Journal:
         self.source = self.source or os.urandom(8).hex()
         name = os.urandom(12).hex()
         new, final = self.directory / f"{name}.new", self.directory / f"{name}.seg"
-        fd = files.open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+        fd = -1
         try:
+            fd = files.open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
             header = _header(self._generation, self.source, self.lost)
             if not files.lock_fd(fd, wait=False):
                 raise OSError(errno.ENOLCK, "a new file cannot be locked")
@@ -291,7 +292,8 @@ class Journal:
                 raise OSError(errno.ENOSPC, "no room for a segment")
             os.rename(new, final)
         except BaseException:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
             new.unlink(missing_ok=True)
             raise
         return files.high_fd(fd), final

@@ -16,6 +16,7 @@ import msgspec
 
 from . import clock
 from . import journal as journals
+from .bounds import PATIENCE_SECONDS
 from .config import DestinationConfig, TelemetryLevel
 from .consent import CORE_SPEC, Situation, allowed_destinations, waiting_fields
 from .decoding import decode
@@ -35,6 +36,7 @@ from .types import Leased, Row, View
 log = logging.getLogger("cmdorc_telemetry")
 
 _EXPIRE_SECONDS = 3600.0
+_MANY_EVENTS = 100
 
 
 def level_name(level: TelemetryLevel) -> Level | None:
@@ -251,12 +253,26 @@ class Pipeline:
         if now - self._expired > _EXPIRE_SECONDS:
             self._expired = now
             spool.expire(now, every=_EXPIRE_SECONDS)
-        oldest = spool.oldest({HISTORY, *(to.name for to in self.allowed if to.plugin in self.classes)})
-        if oldest is None:
+        due = self._due(spool)
+        if due is None:
             self.home.waiting.unlink(missing_ok=True)
         else:
             self.home.waiting.touch(mode=0o600)
-            os.utime(self.home.waiting, (oldest, oldest))
+            os.utime(self.home.waiting, (due, due))
+
+    def _due(self, spool: Spool) -> float | None:
+        """From when on any process, however young, should deliver; None where nothing waits.
+
+        A pause after failures is kept by all. Many events do not wait: processes that all end soon would put them off
+        for each other.
+        """
+        moments = []
+        for name in (HISTORY, *(to.name for to in self.allowed if to.plugin in self.classes)):
+            oldest = spool.oldest({name})
+            if oldest is not None:
+                many = spool.backlog(name, _MANY_EVENTS)[0] >= _MANY_EVENTS
+                moments.append(max(oldest if many else oldest + PATIENCE_SECONDS, spool.state(name)[1]))
+        return min(moments, default=None)
 
     # -- delivery -------------------------------------------------------------------------------------------------
 

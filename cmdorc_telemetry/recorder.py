@@ -12,10 +12,12 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import clock, journal
-from .bounds import EXIT_SECONDS
+from .bounds import EXIT_SECONDS, PATIENCE_SECONDS
 from .capture import (
     Capture,
     Hasher,
@@ -44,8 +46,6 @@ log = logging.getLogger("cmdorc_telemetry")
 
 START_SECONDS = 0.5
 """A process that ends sooner starts no thread."""
-LONG_AGO = 3600.0
-"""What has waited for longer is sent at once, however young the process is."""
 MANY_SEGMENTS = 50
 """If more wait to be imported, processes that end soon follow each other closely: somebody has to do it."""
 
@@ -169,11 +169,12 @@ class Recorder:
         if age >= START_SECONDS:
             self._start()
             return
-        asyncio = sys.modules.get("asyncio")  # where it was never imported, no loop runs
-        if self._scheduled or asyncio is None:
+        # Where asyncio was never imported, or another thread is half-way through it, no loop runs here.
+        running = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
+        if self._scheduled or running is None:
             return
         try:
-            loop = asyncio.get_running_loop()
+            loop = running()
         except RuntimeError:
             return
         self._scheduled = True  # a loop that ends before that never calls; then a later record does
@@ -218,15 +219,12 @@ class Recorder:
         return self._delivery
 
     def _overdue(self) -> bool:
-        """Whether something has waited for an hour, in the spool or in segments, or there are many segments."""
-        home = self._situation.home
-        found = []
-        for path in (home.waiting, *journal.segments(home.journal)):
-            try:
-                found.append(os.stat(path).st_mtime)
-            except OSError:
-                continue
-        return len(found) > MANY_SEGMENTS or min(found, default=float("inf")) < clock.wall() - LONG_AGO
+        """Whether something has waited for too long, in the spool or in segments, or there are many segments."""
+        home, now = self._situation.home, clock.wall()
+        if _modified(home.waiting) <= now:
+            return True
+        moments = [_modified(path) for path in journal.segments(home.journal)]
+        return len(moments) > MANY_SEGMENTS or min(moments, default=inf) < now - PATIENCE_SECONDS
 
     def _dropping(self, what: str) -> None:
         self._warn(f"{what}. Events are counted as dropped.")
@@ -336,6 +334,13 @@ class Recorder:
 
     def _ended(self) -> bool:
         return self._delivery.stop(0) if self._delivery is not None else self._reporter is None
+
+
+def _modified(path: Path) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return inf
 
 
 def _ending() -> bool:

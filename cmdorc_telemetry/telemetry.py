@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ HOOKS = ("cmdorc_startup", "cmdorc_completed", "cmdorc_trigger", "cmdorc_shutdow
 
 class Telemetry:
     """What a program has: it fires hooks, tracks events, flushes and closes. No method raises or waits."""
+
+    _finalizing = staticmethod(sys.is_finalizing)
+    """Kept here for finalizers that come when Python has emptied the modules: too late, but no reason to fail."""
 
     def __init__(self) -> None:
         self.failures: Mapping[str, str] = {}
@@ -123,7 +127,7 @@ class Telemetry:
             try:
                 listener(record)
             except Exception:
-                if log is not None:  # otherwise Python has emptied the modules: a finalizer comes too late
+                if not self._finalizing():
                     raise
 
     def track(self, event: str, properties: Mapping[str, Any]) -> bool:
@@ -131,7 +135,7 @@ class Telemetry:
         try:
             return self._recorder is not None and self._recorder.track(event, properties)
         except Exception:
-            if log is not None:  # as above
+            if not self._finalizing():
                 raise
             return False
 

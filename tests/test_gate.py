@@ -107,6 +107,14 @@ def test_what_nobody_declared_is_not_shared() -> None:
     assert not {"secret", "password"} & found.keys()
 
 
+def test_a_row_has_the_rank_that_the_spec_gives_its_event() -> None:
+    rows = gate(record(body()), trigger(), record({}, event="unknown"), record(body(), spec="gone@1")).rows
+    assert {each.event: each.rank for each in rows} == {"command_completed": 0, "trigger_fired": 3}
+    ranks = {event.name: event.rank for event in SPEC.events}
+    aggregated = [event.name for event in SPEC.events if "aggregated" in event.tags]
+    assert max(ranks, key=lambda name: ranks[name]) in aggregated
+
+
 def test_the_private_body_is_kept_byte_for_byte() -> None:
     raw = b'{ "timestamp":"t" ,  "event_id":"x", "secret" : 1.50e0, "\\u00e9":"\xc3\xa9" }'
     (row,) = gate(b'["event","cmdorc.core@1","command_completed",3,77,' + raw + b"]").rows

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import clock, history
-from cmdorc_telemetry.history import KEEP_SECONDS, SECOND, HistoryReporter
+from cmdorc_telemetry.errors import StorageError
+from cmdorc_telemetry.history import KEEP_SECONDS, SCHEMA_VERSION, SECOND, HistoryReporter
 from cmdorc_telemetry.types import Batch, BatchEvent
 
 NOW = 1_795_316_400.9  # 2026-11-22T03:00:00.9Z
@@ -161,6 +162,151 @@ def test_a_file_that_is_no_database_is_moved_aside(reporter: HistoryReporter, pa
     asyncio.run(reporter.report_batch(batch(body())))
     (kept,) = path.parent.glob("history.db.corrupt-*")
     assert kept.read_bytes().startswith(b"this is no database")
+
+
+def test_damage_inside_is_found_once_and_then_replaced(
+    reporter: HistoryReporter, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asyncio.run(reporter.report_batch(batch(*(body(number, filler="x" * 500) for number in range(1, 200)))))
+    asyncio.run(reporter.close())
+    with closing(sqlite3.connect(path)) as db:
+        (page,) = db.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:  # all but the first page, which is all that is read to open it
+        file.seek(page)
+        file.write(b"\xa5" * (path.stat().st_size - page))
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        asyncio.run(reporter.report_batch(batch(body(1000))))
+    asyncio.run(reporter.report_batch(batch(body(1000))))
+    assert [row[0][-3:] for row in rows(path)] == ["3e8"]
+    assert "the history could not be read and was moved to " in caplog.text
+
+
+def test_the_database_stays_open_until_somebody_takes_it_away(
+    reporter: HistoryReporter, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    connect = history.connect
+    monkeypatch.setattr(history, "connect", lambda *args, **how: opened.append(1) or connect(*args, **how))
+    asyncio.run(reporter.report_batch(batch(body(1))))
+    asyncio.run(reporter.report_batch(batch(body(2))))
+    assert len(opened) == 1
+    path.rename(path.with_name("kept.db"))
+    asyncio.run(reporter.report_batch(batch(body(3))))
+    assert [row[0][-1] for row in rows(path)] == ["3"]
+    path.unlink()
+    asyncio.run(reporter.report_batch(batch(body(4))))
+    assert [row[0][-1] for row in rows(path)] == ["4"]
+    asyncio.run(reporter.close())
+    asyncio.run(reporter.close())
+    assert len(opened) == 3
+
+
+def test_events_of_one_second_and_one_checksum_are_all_kept_once(
+    reporter: HistoryReporter, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cmdorc_telemetry.history.zlib.crc32", lambda data: 8)
+    for numbers in ((1, 2, 3), (3, 2, 1), (4, 1, 5, 5), (5, 4, 3, 2, 1)):
+        asyncio.run(reporter.report_batch(batch(*(body(number) for number in numbers))))
+    assert [(row[0][-1], row[1]) for row in rows(path)] == [(str(number), int(NOW)) for number in range(1, 6)]
+    with closing(sqlite3.connect(path)) as db:
+        found = [number - int(NOW) * SECOND for (number,) in db.execute("SELECT id FROM event ORDER BY id")]
+    assert found == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "second"),
+    [
+        ("2026-11-22T03:00:00Z", int(NOW)),
+        ("2026-11-22T03:00:00.999Z", int(NOW)),
+        ("2026-11-22T03:00:00", int(NOW)),
+        ("2026-11-22T04:00:00+01:00", int(NOW)),
+        ("9999-01-01T00:00:00Z", (1 << 34) - 1),
+    ],
+)
+async def test_a_time_is_understood_as_it_may_be_written(
+    timestamp: str, second: int, reporter: HistoryReporter, path: Path
+) -> None:
+    await reporter.report_batch(batch({**body(), "timestamp": timestamp}))
+    assert [row[1] for row in rows(path)] == [second]
+
+
+async def test_a_time_before_there_was_any_is_of_the_first_second_and_gone(
+    reporter: HistoryReporter, path: Path
+) -> None:
+    await reporter.report_batch(batch({**body(), "timestamp": "1903-01-01T00:00:00Z"}, body(2)))
+    assert [row[0][-1] for row in rows(path)] == ["2"]
+
+
+@pytest.mark.parametrize(("sync", "level"), [(False, 1), (True, 2)])
+def test_a_batch_reaches_the_disk_where_that_is_asked_for(sync: bool, level: int, path: Path) -> None:
+    with closing(history.connect(path, sync=sync)) as db:
+        assert db.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
+EARLIER = """
+CREATE TABLE event(id TEXT PRIMARY KEY, at INTEGER NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
+    command TEXT, state TEXT, duration_ms INTEGER) WITHOUT ROWID;
+CREATE INDEX event_by_command ON event(command, at) WHERE command IS NOT NULL;
+CREATE INDEX event_by_time ON event(at);
+"""
+
+
+def earlier(path: Path, version: int, count: int = 3) -> None:
+    """A history of an earlier version, of some events."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.executescript(EARLIER + f"PRAGMA user_version={version};")
+        for number in range(1, count + 1):
+            fields = body(number, command_name="Tests", state="success", duration_ms=number)
+            db.execute(
+                "INSERT INTO event VALUES(?,?,?,?,?,?,?)",
+                (fields["event_id"], int(NOW), "e", json.dumps(fields).encode(), "Tests", "success", number),
+            )
+        db.commit()
+
+
+@pytest.mark.parametrize("version", [0, 1])
+async def test_a_history_of_an_earlier_version_goes_on(version: int, reporter: HistoryReporter, path: Path) -> None:
+    earlier(path, version)
+    await reporter.report_batch(batch(body(3), body(4)))
+    assert [(row[0][-1], row[1], row[2], *row[4:]) for row in rows(path)] == [
+        *((str(number), int(NOW), "e", "Tests", "success", number) for number in (1, 2, 3)),
+        ("4", int(NOW), "command_completed", None, None, None),
+    ]
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert [name for (name,) in db.execute("SELECT name FROM sqlite_master")] == ["event"]
+
+
+def test_a_change_of_version_that_is_interrupted_did_not_happen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier(path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "_keep", lambda db, events: db.execute("no SQL"))
+        with pytest.raises(sqlite3.OperationalError, match="syntax error"):
+            history.connect(path)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT count(*), min(at) FROM event").fetchone() == (3, int(NOW))
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE recipes(title)", "CREATE TABLE event(title)"])
+def test_a_database_of_another_program_is_moved_aside(statement: str, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(statement)
+    history.connect(path).close()
+    (kept,) = path.parent.glob("history.db.corrupt-*")
+    with closing(sqlite3.connect(kept)) as db:
+        assert db.execute("SELECT sql FROM sqlite_master").fetchall() == [(statement,)]
+
+
+def test_a_history_of_a_later_version_is_left_alone(path: Path) -> None:
+    history.connect(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match=r"history\.db was made by a newer version of cmdorc-telemetry \(schema 3; "):
+        history.connect(path)
+    assert path.read_bytes() == before
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,8 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     add.count = 0  # type: ignore[attr-defined]
     add.path = path  # type: ignore[attr-defined]
-    return add
+    yield add
+    asyncio.run(reporter.close())
 
 
 def test_counts_percentiles_and_medians(history) -> None:
@@ -81,6 +84,24 @@ def test_one_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "history.db").write_bytes(b"x" * 4096)
     with pytest.raises(StorageError, match=r"history\.db cannot be read: "):
         command_runs(tmp_path / "history.db", now=NOW, days=1, parts=1)
+
+
+def test_one_of_an_earlier_version_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE event(id TEXT, at INTEGER, name TEXT, command TEXT, state TEXT, duration_ms INTEGER)")
+        for ago in (1, 30):
+            db.execute("INSERT INTO event VALUES('x', ?, 'command_completed', 'A', 'success', 7)", (NOW - ago * HOUR,))
+    (a,) = command_runs(path, now=NOW, days=1, parts=2)
+    assert (a.name, a.runs, a.medians_ms) == ("A", 1, (None, 7))
+
+
+def test_one_of_a_later_version_is_refused(history) -> None:
+    history(HOUR, command_name="A", state="success")
+    with closing(sqlite3.connect(history.path)) as db:
+        db.execute("PRAGMA user_version=9")
+    with pytest.raises(StorageError, match=r"\(schema 9; known here: 2\)"):
+        command_runs(history.path, now=NOW, days=1, parts=1)
 
 
 @pytest.mark.parametrize(

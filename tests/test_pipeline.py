@@ -542,19 +542,38 @@ def test_switched_off_nothing_is_touched(machine: Machine, ready: Ready) -> None
     assert machine.home.waiting.exists()
 
 
-def test_a_mark_says_since_when_something_waits(machine: Machine, ready: Ready) -> None:
+def test_a_mark_says_when_what_waits_is_overdue(machine: Machine, ready: Ready) -> None:
     pipeline, spool = ready
     pipeline.pump(spool)
     assert not machine.home.waiting.exists()
     machine.orphan(pipeline)
     pipeline.pump(spool)
-    assert machine.home.waiting.stat().st_mtime == stored(spool).at
+    assert machine.home.waiting.stat().st_mtime == stored(spool).at + 3600
     assert machine.home.waiting.stat().st_mode & 0o777 == 0o600
     for name in ("history", "far"):
         assert machine.home.waiting.exists()
         acknowledge(spool, name)
         pipeline.pump(spool)
     assert not machine.home.waiting.exists()
+
+
+def test_many_events_are_overdue_at_once_but_for_a_pause(machine: Machine, ready: Ready) -> None:
+    pipeline, spool = ready
+    for _ in range(99):
+        machine.orphan(pipeline)
+    pipeline.pump(spool)
+    now = clock.wall()
+    assert machine.home.waiting.stat().st_mtime > now
+    machine.orphan(pipeline)
+    pipeline.pump(spool)
+    assert machine.home.waiting.stat().st_mtime <= now
+    spool.postpone("far", now + 500, "no answer")
+    pipeline.pump(spool)
+    assert machine.home.waiting.stat().st_mtime <= now, "the history waits, too"
+    while spool.oldest({"history"}):
+        acknowledge(spool, "history")
+    pipeline.pump(spool)
+    assert abs(machine.home.waiting.stat().st_mtime - now - 500) < 1
 
 
 def acknowledge(spool: Spool, name: str) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -154,6 +155,14 @@ def test_nothing_starts_in_the_first_half_second(machine: Machine, age: Callable
     assert delivering(recorder)
 
 
+def test_asyncio_that_another_thread_is_importing_is_none_yet(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = machine.recorder()
+    monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
+    assert recorder.track("command_completed", {"duration_ms": 1})
+
+
 async def test_in_a_running_loop_it_starts_by_itself(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorders, "START_SECONDS", 0.1)
     recorder = machine.recorder()
@@ -185,9 +194,11 @@ async def test_closed_before_that_it_starts_never(machine: Machine, monkeypatch:
     assert not recorder.append(b"x")
 
 
-@pytest.mark.parametrize(("seconds", "at_once"), [(3590, False), (3610, True)])
-@pytest.mark.parametrize("what", ["segment", "mark"])
-def test_what_has_waited_for_an_hour_is_sent_at_once(
+@pytest.mark.parametrize(
+    ("what", "seconds", "at_once"),
+    [("segment", 3590, False), ("segment", 3610, True), ("mark", -10, False), ("mark", 10, True)],
+)
+def test_what_has_waited_for_too_long_is_sent_at_once(
     machine: Machine, age: Callable[[float], None], what: str, seconds: float, at_once: bool
 ) -> None:
     path = machine.home.waiting if what == "mark" else machine.home.journal / "x.seg"

@@ -159,6 +159,8 @@ BROKEN: list[tuple[str, str]] = [
     (with_event(head="name = 'pa id'\nsemantics = {what = 'x'}"),
      "events[0]: 'pa id' is no name; expected letters, digits and $ _ . - only"),
     (with_event("version = 0\nproperties = {}"), "events[0]: found version 0; expected 1 or more"),
+    (with_event("rank = 10\nproperties = {}"), "events[0]: found rank 10; expected 0 to 9"),
+    (with_event("rank = -1\nproperties = {}"), "events[0]: found rank -1; expected 0 to 9"),
     (with_event("privacy = 'secret'\nproperties = {}"),
      "events[0].privacy: found 'secret'; expected one of internal, pii, public, sensitive"),
     (with_event("retention = {days = 0}\nproperties = {}"), "events[0].retention: found 0 days; expected 1 or more"),

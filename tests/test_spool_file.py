@@ -106,6 +106,12 @@ def test_everything_is_private_whatever_the_umask(path: Path) -> None:
         os.umask(before)
 
 
+@pytest.mark.parametrize(("sync", "level"), [(False, 1), (True, 2)])
+def test_each_transaction_reaches_the_disk_where_that_is_asked_for(sync: bool, level: int, path: Path) -> None:
+    with closing(Spool(path, sync=sync)) as spool:
+        assert spool._ask("PRAGMA synchronous") == [(level,)]
+
+
 def test_openers_at_once_make_the_schema_once(path: Path) -> None:
     together = threading.Barrier(6)
     epochs: list[str] = []

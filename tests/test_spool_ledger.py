@@ -8,10 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from cmdorc_telemetry.bounds import Bounds
 from cmdorc_telemetry.spool import Spool
-from cmdorc_telemetry.types import EventResult, Gated, Lease, Ledger, Row, View
+from cmdorc_telemetry.types import DeadLetter, EventResult, Gated, Lease, Ledger, Row, View
 
 DAY = 86_400.0
 NOW = 10_000_000.0
@@ -277,6 +278,112 @@ def test_a_removed_destination_that_a_person_wrote_is_remembered(spool: Spool) -
     assert (ledger(spool).pending, ledger(spool).removed) == (0, False)
 
 
+# -- dead letters ------------------------------------------------------------------------------------------------------
+
+
+def dead(spool: Spool) -> list[tuple[str, int]]:
+    return [(letter.destination, letter.seq) for letter in spool.dead_letters()]
+
+
+def aside(spool: Spool) -> None:
+    """Two destinations; three events of which the first two are set aside for the one, and the second for the other."""
+    spool.register([far(), View(name="other", identity="i")])
+    put(spool, *(structs.replace(row(), private=b'{"event_id":"id %d"}' % number) for number in (1, 2)), row())
+    no = EventResult("", "rejected", "set-aside: no good")
+    settle(spool, leased(spool), no, no, ACCEPTED)
+    settle(spool, leased(spool, "other"), ACCEPTED, no, ACCEPTED)
+
+
+def test_a_dead_letter_says_what_was_refused_and_why(spool: Spool) -> None:
+    aside(spool)
+    assert dead(spool) == [("far", 1), ("far", 2), ("other", 2)]
+    assert [letter.destination for letter in spool.dead_letters("other")] == ["other"]
+    assert spool.dead_letters("far")[0] == DeadLetter(
+        destination="far", seq=1, at=int(NOW), spec="s@1", event="a", event_id="id 1", tries=1,
+        reason="set-aside: no good",
+    )  # fmt: skip
+    assert spool.retry_at("far") is None
+
+
+def test_a_letter_of_which_the_body_cannot_be_read_has_no_id(spool: Spool) -> None:
+    spool.register([far()])
+    put(spool, structs.replace(row(), private=b"no JSON"))
+    settle(spool, leased(spool), EventResult("", "rejected", "set-aside: what?"))
+    assert [letter.event_id for letter in spool.dead_letters()] == [""]
+
+
+def test_letters_go_again_at_once_and_keep_their_tries(spool: Spool) -> None:
+    aside(spool)
+    assert spool.resend(NOW, "far", [2, 3, 99]) == 1
+    assert dead(spool) == [("far", 1), ("other", 2)]
+    (item,) = leased(spool).items
+    assert (item.seq, item.tries) == (2, 1)
+    assert (ledger(spool).pending, ledger(spool).set_aside) == (2, 1)
+    assert spool.resend(NOW) == 2
+    assert [item.seq for item in leased(spool).items] == [1, 2]
+    settle(spool, leased(spool), ACCEPTED, ACCEPTED)
+    settle(spool, leased(spool, "other"), ACCEPTED)
+    assert (spool.size()[0], spool.resend(NOW)) == (0, 0)
+
+
+def test_a_letter_that_is_discarded_is_dropped_and_its_event_goes_with_the_last_of_them(spool: Spool) -> None:
+    aside(spool)
+    assert spool.discard("far", [2]) == 1
+    assert (spool.size()[0], dead(spool)) == (2, [("far", 1), ("other", 2)])
+    assert spool.discard() == 2
+    assert (spool.size()[0], spool.discard()) == (0, 0)
+    assert ledger(spool).dropped == {"discarded": 2}
+    assert ledger(spool, "other").dropped == {"discarded": 1}
+
+
+# -- pauses ------------------------------------------------------------------------------------------------------------
+
+
+def test_to_hurry_forgets_the_pause_but_not_what_failed(spool: Spool) -> None:
+    spool.register([far()])
+    put(spool, row(), row())
+    spool.settle(leased(spool, count=1), {1: RETRY}, NOW, pause=lambda tries: 99.0)
+    spool.postpone("far", NOW + 60, "down")
+    spool.postpone("far", NOW + 60, "down")
+    spool.hurry()
+    assert spool.state("far") == (2, 0.0)
+    assert ledger(spool).failures == 2
+    assert [item.seq for item in leased(spool).items] == [1, 2]
+
+
+def test_a_pause_from_before_the_clock_was_set_back_is_over(spool: Spool) -> None:
+    spool.register([far()])
+    put(spool, row())
+    spool.settle(leased(spool), {1: RETRY}, NOW, pause=lambda tries: 3600.0)
+    assert spool.lease("far", NOW + 1) is None
+    assert spool.lease("far", NOW) is None
+    assert [item.seq for item in leased(spool, now=NOW - 1).items] == [1]
+    assert [item.seq for item in leased(spool, now=NOW + 3600).items] == [1]
+
+
+# -- what the operator is told -----------------------------------------------------------------------------------------
+
+
+def test_what_journals_lost_before_a_destination_was_there_is_told_to_it_too(spool: Spool) -> None:
+    put(spool, drops=3, segment="early")
+    spool.register([far()])
+    spool.adopt(View(name="code", identity="i", source="here"), "owner")
+    assert ledger(spool).dropped == {}  # it was never recorded for it
+    assert (spool.drops("far"), spool.drops("code")) == ({"storage-failed": 3}, {})
+    put(spool, drops=2, damaged=3, segment="late")
+    assert ledger(spool).dropped == {"storage-failed": 2, "corrupt": 1}
+    assert spool.drops("far") == {"storage-failed": 5, "corrupt": 1}
+    assert spool.drops("code") == {"storage-failed": 2, "corrupt": 1}
+    spool.register([])
+    assert spool.drops("far") == {"storage-failed": 5, "corrupt": 1}
+
+
+def test_a_loss_of_which_a_header_has_another_name_is_a_loss(spool: Spool) -> None:
+    spool.register([far()])
+    assert spool.take_in("s", Gated(), before=0, after=9, drops={"eaten-by-a-dog": 2, "storage-failed": 1})
+    assert ledger(spool).dropped == {"storage-failed": 3}
+
+
 # -- what others may know ----------------------------------------------------------------------------------------------
 
 
@@ -289,6 +396,24 @@ def test_the_oldest_is_what_somebody_can_still_get(spool: Spool) -> None:
     assert (spool.oldest(), spool.oldest(["far"]), spool.oldest(["nobody"])) == (100, 200, None)
     settle(spool, leased(spool), EventResult("", "rejected", "set-aside: no good"))
     assert (spool.oldest(["far"]), ledger(spool).set_aside) == (None, 1)
+
+
+def test_what_waits_for_a_batch(spool: Spool) -> None:
+    spool.register([far()])
+    assert spool.backlog("far", 9) == (0, 0, 0.0)
+    put(spool, row(at=300), row(at=200), row(at=100))
+    assert spool.backlog("far", 2) == (2, 2 * len(b'{"private":1}'), 200.0)
+    settle(spool, leased(spool, count=2), ACCEPTED, ACCEPTED)
+    assert spool.backlog("far", 9) == (1, len(b'{"private":1}'), 100.0)
+
+
+def test_an_event_by_its_number(spool: Spool) -> None:
+    spool.register([far()])
+    put(spool, row("a"), row("b", shared=None))
+    found = spool.row(2)
+    assert found is not None
+    assert (found.event, found.shared, found.private) == ("b", None, b'{"private":1}')
+    assert spool.row(3) is None
 
 
 def test_the_newest_of_a_name(spool: Spool) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from msgspec import Struct
 
 from cmdorc_telemetry import types
-from cmdorc_telemetry.types import CompletedRun, Ledger, View
+from cmdorc_telemetry.types import DROP_REASONS, CompletedRun, DropReason, Ledger, View
+
+ROOT = Path(__file__).parents[1]
 
 
 def records() -> list[type[Struct]]:
@@ -46,6 +51,18 @@ def test_a_plugin_cannot_change_what_another_plugin_sees() -> None:
 )
 def test_a_destination_wants_what_there_is_a_body_for(view: View, has_shared: bool, wants: bool) -> None:
     assert view.wants("s@1", "e", has_shared, "here") is wants
+
+
+def test_every_reason_for_a_drop_is_used_and_documented() -> None:
+    assert tuple(DROP_REASONS) == get_args(DropReason)
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    told = re.findall(
+        r"^\| `([a-z-]+)` \| (.*) \|$", page.partition("### Drop reasons")[2].partition("###")[0], re.MULTILINE
+    )
+    assert dict(told) == DROP_REASONS
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "cmdorc_telemetry").rglob("*.py")
+                   if path.name != "types.py")  # fmt: skip
+    assert [reason for reason in DROP_REASONS if f'"{reason}"' not in code] == []
 
 
 def test_a_ledger_is_told_in_one_line() -> None:

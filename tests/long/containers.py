@@ -56,7 +56,7 @@ def run(rounds: int, seed: int) -> list[str]:
         watcher = machine.run(machine.slot(), "look_on")
         pair = [begin(), begin()]
         for number in range(rounds):
-            time.sleep(chance.uniform(0.2, 1.5))
+            time.sleep(chance.uniform(0.8, 2))  # both are old enough to deliver
             machine.kill(pair.pop(0)[1])
             killed, (other, _) = time.monotonic(), pair[0]
             tally[other, "allowed"] = 0  # it only delivers now, so that what the killed one left can be told

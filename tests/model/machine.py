@@ -44,8 +44,8 @@ names = st.sampled_from(("history", "team", "mine", "runs", "own"))
 answers = st.lists(st.sampled_from(ANSWERS), max_size=5)
 faults = st.sampled_from(("", "", "", *FAULTS))
 meanwhile = st.tuples(
-    st.sampled_from(("capture", "pump", "send") * 3 + ("open", "end", "kill", "jump", "start", "decide")),
-    which, names, st.sampled_from(LEVELS),
+    st.sampled_from(("capture", "pump", "send", "take over") * 3 + ("open", "end", "kill", "jump", "start", "decide")),
+    which, names, st.sampled_from(LEVELS), st.one_of(st.none(), st.integers(1, 25)),
 )  # fmt: skip
 plans = st.one_of(
     st.none(),
@@ -133,18 +133,20 @@ class Machine(RuleBasedStateMachine):
         """What was drawn, as a plan for what ``body`` does next."""
         if drawn is None:
             return None
-        trouble, at, (what, number, name, level) = drawn
+        trouble, at, (what, number, name, level, dies) = drawn
 
         def then() -> None:
             running, self.kernel.running = self.kernel.running, None
             self.check(body)
-            self.meanwhile(body, what, number, name, level)
+            self.meanwhile(body, what, number, name, level, Plan("die", dies) if dies else None)
             self.kernel.running = running
 
         return Plan(trouble, at, then)
 
-    def meanwhile(self, waiting: Body, what: str, number: int, name: str, level: str | None) -> None:
-        """What others do while one process is stopped between two calls."""
+    def meanwhile(
+        self, waiting: Body, what: str, number: int, name: str, level: str | None, plan: Plan | None
+    ) -> None:
+        """What others do while one process is stopped between two calls; they may die of it."""
         if what == "jump":
             self.jump((90.0, 4000.0, -5000.0)[number])
         elif what == "start":
@@ -158,13 +160,17 @@ class Machine(RuleBasedStateMachine):
             other = others[number % len(others)]
             match what:
                 case "capture":
-                    self.capture_by(other, ["anomaly_detected"], None)
+                    self.capture_by(other, ["anomaly_detected"], plan)
                 case "pump":
-                    self.pump_by(other, None)
+                    self.pump_by(other, plan)
                 case "send":
+                    self.send_by(other, name, (), "", plan)
+                case "take over":  # from a process that is stopped in the middle of sending
                     self.send_by(other, name, (), "", None)
+                    self.jump(90.0)
+                    self.send_by(other, name, (), "", plan)
                 case "open":
-                    self.open_by(other, None)
+                    self.open_by(other, plan)
                 case "end" | "kill":
                     self.gone(other, what == "kill", None)
 
@@ -333,7 +339,7 @@ class Machine(RuleBasedStateMachine):
     # -- what people do, and time ------------------------------------------------------------------------------------
 
     @rule(
-        what=st.sampled_from(("configure", "hurry", "open", "configure", "hurry", "open", "fork", "decide")), number=which,
+        what=st.sampled_from(("configure", "hurry", "open", "configure", "hurry", "open", "fork", "decide", "decide")), number=which,
         level=st.sampled_from(LEVELS), there=st.lists(st.sampled_from(sorted(DESTINATIONS)), unique=True), drawn=plans,
     )  # fmt: skip
     def seldom(self, what: str, number: int, level: str | None, there: Sequence[str], drawn: Any) -> None:
@@ -341,6 +347,8 @@ class Machine(RuleBasedStateMachine):
         process = self.process(number)
         if what == "decide":
             self.decide(level, drawn)
+            if process is not None and self.plan(drawn, process) is not None:  # it has to begin another segment
+                self.pump_by(process, self.plan(drawn, process))
         elif what == "configure":
             self.configure(there)
         elif process is not None and what == "open":

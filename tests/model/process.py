@@ -57,8 +57,18 @@ class Receiver:
         self.refused: set[str] = set()
         self.answers: Sequence[str] = ()
         self.batch_fault = ""
+        self._since: float | None = None
 
     def take(self, batch: Batch) -> BatchResult | None:
+        now, since = self._kernel.ticks, self._since
+        assert since is None or now - since > PATIENCE, "two processes send at once"
+        self._since = now
+        try:
+            return self._answer(batch)
+        finally:
+            self._since = None
+
+    def _answer(self, batch: Batch) -> BatchResult | None:
         fault, answers = self.batch_fault, self.answers
         self.batch_fault, self.answers = "", ()
         for event in batch.events:
@@ -95,6 +105,8 @@ FAULTS: dict[str, Exception] = {
     "broken": KeyError("a reporter's own fault"),
 }
 PRIVATE = ("history", "mine")
+PATIENCE = 60.0
+"""How long a sender that gives no sign must be left alone at least."""
 
 
 class Sender(TelemetryReporter):
