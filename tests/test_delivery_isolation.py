@@ -193,7 +193,8 @@ def test_one_that_blocks_holds_up_neither_the_others_nor_the_import(
     assert caplog.messages == ["the reporter of 'bad' blocks its thread, and is left alone until that comes back"]
 
 
-def test_one_that_comes_back_is_used_again(world: World, blocker: Blocker) -> None:
+def test_one_that_comes_back_is_used_again(world: World, blocker: Blocker, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "cmdorc_telemetry")
     delivery = world.delivery(bad=blocker)
     world.put("a")
     assert not delivery.flush(LONG)
@@ -205,6 +206,11 @@ def test_one_that_comes_back_is_used_again(world: World, blocker: Blocker) -> No
     assert set(blocker.kept) == {"a"}  # what came too late was sent again: a receiver tells by the id
     assert world.ledger("bad").acknowledged == 1
     assert set(blocker.threads) == {"telemetry-bad"}
+    blocker.let_go.clear()
+    world.put("b")
+    assert not delivery.flush(LONG)
+    assert world.ledger("bad").failures == 1
+    assert len(caplog.messages) == 1  # said once
     assert len(living("telemetry-bad")) == 1
 
 

@@ -182,7 +182,7 @@ def test_a_batch_is_full_or_old_or_waits() -> None:
     assert filling.left(10, 0, 100.0, 100.0, 7.0) == 0
     assert filling.left(1, 1024, 100.0, 100.0, 7.0) == 0
     assert filling.left(1, 1, 100.0, 105.0, 7.0) == 0
-    filling.sent()
+    filling.over()
     assert filling.left(1, 1, 100.0, 90.0, 11.0) == 5
 
 
@@ -221,7 +221,7 @@ def test_patience_ends_by_either_clock() -> None:
 
 def test_a_pause_outlives_a_clock_that_is_set(spool: Spool, clocks: Clocks) -> None:
     reporter = Reporter(down=True)
-    line = Line(spool, reporter, batch_seconds=0)
+    line = Line(spool, reporter, batch_seconds=1)
     line.put(1, age=60)
     assert line.settle() == pytest.approx(1, abs=0.01)
     clocks.set = -1800

@@ -172,6 +172,20 @@ async def test_of_all_that_wait_one_takes_over(spool: Spool, tmp_path: Path) -> 
     assert keeper.most == 1
 
 
+async def test_who_takes_over_is_not_joined_by_another(spool: Spool, tmp_path: Path) -> None:
+    keeper = Keeper()
+    waiting = worker(spool, keeper)
+    heir = FileLock(tmp_path / "locks" / f"{NAME}.heir.lock")
+    with FileLock(tmp_path / "locks" / f"{NAME}.lock"):
+        with heir:
+            start = time.monotonic()
+            while time.monotonic() - start < 2 * (0.1 + TAKE_OVER):
+                assert await waiting.step() != 0
+                await asyncio.sleep(0.01)
+            assert keeper.kept == []
+        await steps(waiting, lambda: keeper.kept, "the next heir sends")
+
+
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 

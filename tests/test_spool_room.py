@@ -129,6 +129,19 @@ def test_an_import_that_fails_after_all_drops_nothing(spool: Spool) -> None:
     assert stored(spool) == list(range(4, 14))  # and none of them is overlooked
 
 
+def test_a_count_that_is_wrong_harms_nobody_and_is_mended(spool: Spool) -> None:
+    put(spool, row(), row())
+    with closing(sqlite3.connect(spool.path)) as db, db:
+        db.execute("UPDATE stored SET events=99")
+    put(spool, row())
+    assert ledger(spool).dropped == {"spool-full": 3}  # which ends
+    with closing(sqlite3.connect(spool.path)) as db, db:
+        db.execute("UPDATE stored SET events=0")
+    put(spool, row(), row(), row())
+    spool.expire(NOW)
+    assert stored(spool) == [4, 5, 6]
+
+
 # -- bytes -------------------------------------------------------------------------------------------------------------
 
 

@@ -71,6 +71,6 @@ class Filling:
             return 0.0
         return max(self._bounds.batch_seconds - max(wall - oldest, monotonic - self._since), 0.0)
 
-    def sent(self) -> None:
-        """What waited is on its way: the next batch begins."""
+    def over(self) -> None:
+        """What waited has arrived: the next batch begins."""
         self._since = None

@@ -95,8 +95,6 @@ class Worker:
         self._place: Place = Here() if destination.trusted else Cell(f"telemetry-{destination.name}")
         self._reporter: TelemetryReporter | None = None  # touched only where it lives
         self._most = bounds.batch_events
-        self._more = False
-        """Whether the last batch was full, so that more is likely to wait."""
         self._failed = 0
         self._patience, self._filling = Patience(bounds.pause_seconds), Filling(bounds)
         self._turn, self._nudged = asyncio.Lock(), asyncio.Event()
@@ -149,7 +147,7 @@ class Worker:
     async def _step(self, hurry: bool) -> float | None:
         if self._place.blocked:
             return _BLOCKED_SECONDS
-        wait = self._paused()[1] or (0.0 if hurry or self._more else self._unfilled())
+        wait = self._paused()[1] or (0.0 if hurry else self._unfilled())
         if wait != 0:
             return wait
         if not self._may_send():
@@ -163,9 +161,8 @@ class Worker:
             lease = self._queue.lease(
                 self.destination.name, clock.wall(), count=count, size=self._bounds.batch_kib << 10
             )
-            self._filling.sent()
-            self._more = lease is not None and len(lease.items) >= count
             if lease is None:
+                self._filling.over()
                 due = self._due()  # never at once: whatever keeps the queue from giving it would be asked without end
                 return None if due is None else max(due, _BUSY_SECONDS[0])
             await self._send(lease)
@@ -223,7 +220,7 @@ class Worker:
                 result = await self._place.call(lambda: self._report(batch), self.destination.timeout)
         except (TooLarge, Rejected) as fault:
             if len(sent) > 1:  # find the event that is to blame
-                self._most, self._more = max(1, len(sent) // 2), True
+                self._most = max(1, len(sent) // 2)
                 return
             reason = "over-size" if isinstance(fault, TooLarge) else f"set-aside: {_text(fault)}"
             outcomes[sent[0][0].seq] = EventResult("", "rejected", reason)
@@ -236,6 +233,7 @@ class Worker:
                 self._postpone(RetryLater("every event of the batch is asked for again"))
                 return
         self._most = min(self._most * 2, self._bounds.batch_events)
+        self._filling.over()
         self._queue.settle(lease, outcomes, clock.wall(), answer=result.answer,
                            pause=lambda tries: self._pause(tries + 1))  # fmt: skip
 
@@ -282,7 +280,7 @@ class Worker:
 
     async def close(self, seconds: float = EXIT_SECONDS) -> None:
         """Close the reporter, if there is one; give it so long."""
-        if self._place.used and not self._place.blocked:
+        if self._place.used:
             with suppress(Exception):
                 await self._place.call(self._dismiss, seconds)
         self._place.close()

@@ -45,11 +45,6 @@ class SpoolFile:
                 self._make_ready()
         except (sqlite3.Error, OSError) as fault:
             raise StorageError(f"{path} cannot be opened: {fault}") from fault
-        try:
-            ((self.epoch,),) = self._ask("SELECT value FROM meta WHERE key='epoch'")
-        except (StorageError, ValueError) as fault:
-            self._db.close()
-            raise StorageError(f"{path} cannot be used: {fault}") from fault
 
     def _make_ready(self) -> None:
         # One at a time: SQLite does not wait its turn while a new file becomes a WAL one, and two that find
@@ -68,7 +63,7 @@ class SpoolFile:
                 db.backup(copy)
                 db.close()
                 db = copy
-                bring_up_to_date(db, version)
+            self.epoch = bring_up_to_date(db, version)
         except BaseException:
             db.close()
             raise
@@ -105,7 +100,7 @@ class SpoolFile:
                 if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                     raise sqlite3.DatabaseError("the file is damaged")
                 self._beside("suspect").unlink()
-            bring_up_to_date(db, version)
+            self.epoch = bring_up_to_date(db, version)
         except BaseException:
             db.close()
             raise

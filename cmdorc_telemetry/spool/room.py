@@ -36,6 +36,9 @@ class Room(Destinations):
             db.execute("DELETE FROM dropped WHERE destination NOT IN (SELECT name FROM destination)")
             db.execute("DELETE FROM kind WHERE id NOT IN (SELECT kind FROM event)")
             self._trim(db)
+            # What is kept so that nobody need look: looked at anew, now and then.
+            db.execute("UPDATE stored SET events=(SELECT count(*) FROM event)")
+            db.execute("DELETE FROM meta WHERE key LIKE 'searched-%'")
             used, free, size = self._pages(db)
         if free > used and free * size > _SLACK_BYTES:
             with suppress(sqlite3.Error):  # no room for it now, or somebody else is at work
@@ -48,8 +51,7 @@ class Room(Destinations):
 
     def _make_room(self, db: sqlite3.Connection) -> None:
         """Drop what is more than the bounds allow, within the transaction that brought it."""
-        while excess := self._excess(db):
-            self._choose_lowest(db, excess)
+        while (excess := self._excess(db)) and self._choose_lowest(db, excess):
             self._expel(db, "spool-full")
 
     def _excess(self, db: sqlite3.Connection) -> int:
@@ -59,8 +61,10 @@ class Room(Destinations):
         over = max(used - (self.bounds.spool_mib << 20) // size, 0)
         return int(min(events, max(events - self.bounds.spool_events, -(-events * over // used))))
 
-    def _choose_lowest(self, db: sqlite3.Connection, count: int) -> None:
+    def _choose_lowest(self, db: sqlite3.Connection, count: int) -> bool:
+        """Whether any was found."""
         self._choose(db, f"{_GONE} WHERE 0")
+        left = count
         ranks: dict[int, list[str]] = {}
         for key, kind in self._kinds(db).items():
             ranks.setdefault(kind.rank, []).append(str(key))
@@ -69,15 +73,15 @@ class Room(Destinations):
             found = db.execute("SELECT value FROM meta WHERE key=?", (f"searched-{rank}",)).fetchone()
             after = int(found[0]) if found else 0
             query = f"{_GONE} WHERE seq>? AND kind IN ({','.join(ranks[rank])}) ORDER BY seq LIMIT ?"
-            chosen = db.execute(query, (after, count)).rowcount
-            if chosen == count:
+            left -= db.execute(query, (after, left)).rowcount
+            if not left:
                 (last,) = db.execute(
                     "SELECT max(seq) FROM temp.gone JOIN kind ON kind=id WHERE rank=?", (rank,)
                 ).fetchone()
                 self._remember(db, f"searched-{rank}", last)
-                return
+                break
             self._remember(db, f"searched-{rank}", self._end(db))
-            count -= chosen
+        return left < count
 
     def _choose(self, db: sqlite3.Connection, query: str = "", values: tuple[int, ...] = ()) -> None:
         """Begin a list of events that are to go."""

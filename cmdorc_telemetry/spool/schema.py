@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import newer
@@ -73,24 +74,26 @@ def version_of(db: sqlite3.Connection, path: Path) -> int:
     return int(version) if tables else 0
 
 
-def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
-    """Make the tables, or change those of an older ``version``, in one transaction."""
-    if version == SCHEMA_VERSION:
-        return
+def bring_up_to_date(db: sqlite3.Connection, version: int) -> str:
+    """Make the tables, or change those of an older ``version``, in one transaction. The epoch of the file."""
+    if version < SCHEMA_VERSION:
+        _change(db, version)
+    (epoch,) = db.execute("SELECT value FROM meta WHERE key='epoch'").fetchone()
+    return str(epoch)
+
+
+def _change(db: sqlite3.Connection, version: int) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
-        _run(db, _FROM_1.replace("-- new tables --\n", _EVENTS.lstrip()) if version == 1 else _SCHEMA + _EVENTS)
+        script = _FROM_1.replace("-- new tables --\n", _EVENTS.lstrip()) if version else _SCHEMA + _EVENTS
+        for statement in script.split(";\n"):
+            db.execute(statement)
         if version == 0:
             db.execute("INSERT INTO meta VALUES('epoch', ?)", (os.urandom(8).hex(),))
             db.execute("INSERT INTO stored VALUES(0)")
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:
+        with suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         raise
-
-
-def _run(db: sqlite3.Connection, statements: str) -> None:
-    for statement in statements.split(";\n"):
-        db.execute(statement)
