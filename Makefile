@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: env lint test bench demo fault-matrix exit-test kill-test soak short-lived constraints clean
+.PHONY: env lint test bench demo fault-matrix exit-test kill-test soak short-lived model-test constraints clean
 
 BIN := .venv/bin
 
@@ -53,6 +53,12 @@ kill-test: env
 # A million events over eight processes, with random kills and a flapping server. For fewer: ARGS="--events 100000".
 soak: env
 	$(BIN)/python tests/long/soak.py $(ARGS)
+
+# 100,000 steps of the state machine against its reference; then a process killed at each of its system calls in turn.
+# For more: ARGS="--steps 1000000 --seconds 20000"; a round that failed: ARGS="--seed N".
+model-test: env
+	$(BIN)/python tests/model/run.py $(ARGS)
+	MODEL_EVERY_CALL=1 $(BIN)/pytest -q -s tests/model/test_killed.py
 
 # How long events wait where no process lives longer than a second.
 short-lived: env

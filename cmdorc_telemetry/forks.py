@@ -26,6 +26,7 @@ class Forked(Protocol):
 _all: WeakSet[Any] = WeakSet()
 _threads: set[int] = set()
 _hooked: set[None] = set()
+_tied: set[None] = set()
 
 
 def on_fork(each: Forked) -> None:
@@ -36,9 +37,17 @@ def on_fork(each: Forked) -> None:
     _all.add(each)
 
 
+def tied() -> bool:
+    """Whether this process was forked while a thread of ours was at work in its parent.
+
+    What SQLite knows of locks is in memory, and wrong here: such a process must not open what its parent had open.
+    """
+    return bool(_tied)
+
+
 @contextmanager
 def own_thread() -> Iterator[None]:
-    """To be entered by a thread of ours as long as it may import something."""
+    """To be entered by a thread of ours that may import something, or open a database, for as long as it does."""
     ident = threading.get_ident()
     _threads.add(ident)
     try:
@@ -51,6 +60,7 @@ def _forget() -> None:
     for each in list(_all):
         each.forked()
     if _threads:
+        _tied.add(None)
         with suppress(Exception):
             _release_imports()
         _threads.clear()

@@ -1,8 +1,8 @@
 """The history of this machine: a built-in destination of the user's own, read by ``insights``.
 
 Gets private bodies, so that names can be read by the one person they belong to; mode 600, bounded in age. A row's
-number is its second and a part of its id's checksum: rows lie in the order of time without an index, and an event that
-is delivered twice meets itself.
+number is its second and its number in the spool: rows lie in the order of time without an index, a batch goes to one
+place of the file, and an event that is delivered twice meets itself.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def _row(event: BatchEvent) -> _Row | None:
     second = _second(body.timestamp)
     if second is None:
         return None
-    number = second * SECOND + (zlib.crc32(event.event_id.encode()) >> 3)
+    # In the order in which they are delivered, so that a batch goes to one place of the file.
+    place = event.seq % SECOND if event.seq else zlib.crc32(event.event_id.encode()) >> 3
+    number = second * SECOND + place
     command, state, duration = body.command_name, body.state, body.duration_ms
     return (
         number, event.event, command if isinstance(command, str) else None, state if isinstance(state, str) else None,
@@ -165,7 +167,7 @@ def _keep(db: sqlite3.Connection, events: Sequence[BatchEvent]) -> None:
         while found := db.execute("SELECT body FROM event WHERE id=?", (number,)).fetchone():
             if _decode(found[0]).event_id == event_id:
                 break
-            number += 1  # another event of the same second has the same checksum
+            number += 1  # another event of the same second, of a spool that is gone
         else:
             db.execute(f"INSERT {_INSERT}", (number, *row[1:]))
 

@@ -30,7 +30,7 @@ from .config import TelemetryLevel
 from .consent import Situation
 from .errors import StorageError
 from .files import FileLock, own_dir
-from .forks import on_fork, own_thread
+from .forks import on_fork, own_thread, tied
 from .hookspecs import hookimpl
 from .identity import ensure_identity
 from .plugins import PluginHost
@@ -46,6 +46,8 @@ log = logging.getLogger("cmdorc_telemetry")
 
 START_SECONDS = 0.5
 """A process that ends sooner starts no thread."""
+HAND_OVER_SECONDS = 5.0
+"""How often a forked child that must not deliver lets go of what it recorded, so that its parent can."""
 MANY_SEGMENTS = 50
 """If more wait to be imported, processes that end soon follow each other closely: somebody has to do it."""
 
@@ -166,6 +168,10 @@ class Recorder:
     def _schedule(self) -> None:
         """Start delivery half a second into the process's life: later by itself where a loop runs here."""
         age = clock.monotonic() - self._born
+        if tied():
+            if age >= HAND_OVER_SECONDS:
+                self._hand_over()
+            return
         if age >= START_SECONDS:
             self._start()
             return
@@ -180,8 +186,13 @@ class Recorder:
         self._scheduled = True  # a loop that ends before that never calls; then a later record does
         loop.call_later(START_SECONDS - age, self._start)
 
+    def _hand_over(self) -> None:
+        """Let others import what this process recorded: it must not open the spool itself."""
+        self._born = clock.monotonic()
+        self.journal.rotate(self._situation.policy().stamp)
+
     def _start(self) -> None:
-        if self._stopped or self._started or _ending():
+        if self._stopped or self._started or tied() or _ending():
             return
         self._started = True
         atexit.register(self._exit)
@@ -263,7 +274,11 @@ class Recorder:
         spool = self.pipeline.open_spool()
         if self._owner is not None:
             name = self._code_name
-            spool.adopt(View(name=name, identity="injected by code", source=self.journal.source), name)
+            try:
+                spool.adopt(View(name=name, identity="injected by code", source=self.journal.source), name)
+            except StorageError:
+                spool.close()
+                raise
         return spool
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -271,6 +286,9 @@ class Recorder:
     def flush(self, timeout: float) -> bool:
         """Import and send all there is, also after ``close``. Whether nothing waits any more."""
         deadline = clock.monotonic() + timeout
+        if tied():
+            self._hand_over()
+            return False
         if not self._stopped:
             self._start()
             delivery = self._delivering(timeout)

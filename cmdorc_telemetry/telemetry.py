@@ -70,7 +70,7 @@ class Telemetry:
             if not (policy.record or situation.user.plugins or plugins):
                 return telemetry
             telemetry._assemble(situation, plugins, reporter, cmdorc_version)
-        except (TelemetryError, OSError) as fault:
+        except (TelemetryError, OSError, ImportError) as fault:  # some of what is needed is not to be had everywhere
             # Where there is no home nobody can have decided: that is no news, unless an operator did.
             asked = not isinstance(fault, NoHome) or "CMDORC_TELEMETRY" in environ
             log.log(logging.WARNING if asked else logging.DEBUG, "telemetry is off: %s", fault)

@@ -253,6 +253,8 @@ class BatchEvent(Struct, frozen=True):
     event: str
     body: bytes
     """A JSON object, UTF-8: what show-payload prints."""
+    seq: int = 0
+    """Its number on this machine, growing; 0 for one that was never stored. No part of what is sent."""
 
     @property
     def payload(self) -> dict[str, Any]:

@@ -208,6 +208,16 @@ def test_the_longest_pause_is_the_users(spool: Spool, clocks: Clocks) -> None:
     assert line.settle() == pytest.approx(20, abs=0.1)
 
 
+def test_so_is_the_longest_pause_after_failures(spool: Spool, clocks: Clocks) -> None:
+    line = Line(spool, Reporter(down=True), pause_seconds=3)
+    line.put(1, age=60)
+    waits = []
+    for _ in range(4):
+        waits.append(round(line.settle() or 0, 1))
+        clocks.passed += waits[-1] + 0.1
+    assert waits == [1, 2, 3, 3]
+
+
 def test_patience_ends_by_either_clock() -> None:
     patience = Patience(3600)
     assert patience.left(1000, 990, 5.0) == 10
@@ -229,6 +239,16 @@ def test_a_pause_outlives_a_clock_that_is_set(spool: Spool, clocks: Clocks) -> N
     clocks.passed += 1.01
     assert line.step() == 0
     assert reporter.sizes == [1, 1]
+
+
+def test_a_queue_that_does_not_give_what_is_due_is_not_asked_without_end(spool: Spool, clocks: Clocks) -> None:
+    """As when another process, with a longer pause in its configuration, put the event off."""
+    line = Line(spool, Reporter(), pause_seconds=10, batch_seconds=0)
+    line.put(1)
+    lease = spool.lease(NAME, clock.wall())
+    assert lease is not None
+    spool.settle(lease, {}, clock.wall(), pause=lambda tries: 1000)
+    assert line.step() == 0.1
 
 
 def test_when_every_event_is_asked_for_again_the_destination_is_left_alone(spool: Spool, clocks: Clocks) -> None:

@@ -347,11 +347,22 @@ class Mapping:
         (BatchResult(results=(EventResult("a", "perhaps"),)), "Invalid enum value 'perhaps'"),  # type: ignore[arg-type]
         (BatchResult(results=(EventResult("a", "retry", "\ud800"),)), "surrogates not allowed"),
         (BatchResult(answer=Mapping()), "not iterable"),  # type: ignore[arg-type]
+        (BatchResult(results=(EventResult("a", "accepted"),), answer=Mapping()), "not iterable"),  # type: ignore[arg-type]
         (SystemExit("3"), "SystemExit: 3"),
         (KeyboardInterrupt(), "KeyboardInterrupt"),
         (asyncio.CancelledError(), "it cancelled itself"),
     ],
-    ids=["number", "no-results", "unknown-status", "no-text", "no-answer", "exit", "ctrl-c", "cancelled"],
+    ids=[
+        "number",
+        "no-results",
+        "unknown-status",
+        "no-text",
+        "no-answer",
+        "results-and-no-answer",
+        "exit",
+        "ctrl-c",
+        "cancelled",
+    ],
 )
 async def test_nonsense_is_a_failure_and_loses_nothing(
     spool: Spool, locks: Path, later: Clock, answer: object, error: str

@@ -213,6 +213,29 @@ def test_events_of_one_second_and_one_checksum_are_all_kept_once(
     assert found == [1, 2, 3, 4, 5]
 
 
+def numbered(*events: tuple[int, int]) -> Batch:
+    """A batch of (number in the spool, number of the event)."""
+    return Batch(
+        destination="history",
+        events=tuple(
+            BatchEvent(each["event_id"], "command_completed", json.dumps(each).encode(), seq)
+            for seq, number in events
+            for each in [body(number)]
+        ),
+    )
+
+
+def test_a_batch_lies_in_the_order_of_the_spool_and_is_kept_once(reporter: HistoryReporter, path: Path) -> None:
+    for _ in range(2):  # the second time because the acknowledgement was lost
+        asyncio.run(reporter.report_batch(numbered((7, 3), (8, 1), (9, 2))))
+    asyncio.run(reporter.report_batch(numbered((9, 2), (10, 4))))
+    with closing(sqlite3.connect(path)) as db:
+        found = [number - int(NOW) * SECOND for (number,) in db.execute("SELECT id FROM event ORDER BY id")]
+    assert found == [7, 8, 9, 10]
+    asyncio.run(reporter.report_batch(numbered((8, 5))))  # of another spool, in the same second
+    assert sorted(row[0][-1] for row in rows(path)) == ["1", "2", "3", "4", "5"]
+
+
 @pytest.mark.parametrize(
     ("timestamp", "second"),
     [

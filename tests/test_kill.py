@@ -35,7 +35,7 @@ def test_many_processes_and_a_flapping_server_lose_nothing() -> None:
 
 @pytest.mark.timeout(120)
 def test_where_no_process_lives_long_what_waited_long_is_sent_at_once() -> None:
-    said = passes("short_lived.py", "--processes", 12, "--only", 2, "--rule", "LONG_AGO=0")
+    said = passes("short_lived.py", "--processes", 12, "--only", 2, "--rule", "PATIENCE_SECONDS=0")
     arrived = re.search(r"arrived meanwhile (\d+) of (\d+)", said)
     assert arrived is not None
     assert 0 < int(arrived[1]) <= int(arrived[2])

@@ -352,6 +352,22 @@ def test_a_server_that_fails_is_not_asked_again_by_the_next(machine: Machine) ->
     assert machine.sending()
 
 
+def test_the_pause_of_one_destination_is_kept_while_another_is_sent_to(machine: Machine) -> None:
+    paused = f'[telemetry.to.paused]\nplugin = "probe"\nhome = "{machine.home.root}"'
+    machine.config(f'[telemetry.to.probe]\nhome = "{machine.home.root}"\n{paused}')
+    machine.agree()
+    machine.run(f"{PROGRAM}assert telemetry.flush(10)\nos._exit(0)\n")
+    spool = Spool(machine.home.spool)
+    spool.postpone("paused", clock.wall() + 600, "503")
+    spool.close()
+    machine.run()
+    until(lambda: not machine.sending(), "the end of the sender")
+    assert (machine.ledger("probe"), machine.ledger("paused")) == ((2, 2, 0), (2, 1, 1))
+    spool = Spool(machine.home.spool, reading=True)
+    assert spool.state("paused")[1] > clock.wall() + 500
+    spool.close()
+
+
 # -- when there is none -----------------------------------------------------------------------------------------------
 
 
@@ -394,12 +410,24 @@ def test_not_where_a_plugin_is_missing_that_may_be_an_anonymizer(machine: Machin
     assert not machine.lock.exists()
 
 
-@pytest.mark.parametrize("executable", ["", "/opt/app/uwsgi", "/nowhere/python3"])
-def test_only_an_interpreter_that_is_there_is_started(machine: Machine, executable: str) -> None:
-    told = machine.run(f"{CLOSED}sys.executable = {executable!r}\n")
-    assert told == ""
-    assert machine.noted("senders") == []
-    assert not machine.lock.exists() or not machine.sending()
+def test_a_program_that_is_no_interpreter_is_not_started(machine: Machine) -> None:
+    for name in ("app", "python3-app"):
+        path = machine.folder / name
+        path.write_text(f"#!/bin/sh\ntouch {path}.started\n")
+        path.chmod(0o700)
+    started = machine.folder / "python3-app.started"
+    machine.run(f"{CLOSED}sys.executable = {str(machine.folder / 'app')!r}\n")
+    machine.run(f"{CLOSED}sys.executable = {str(started.with_suffix(''))!r}; sys.frozen = True\n")
+    assert not machine.lock.exists()
+    machine.run(f"{CLOSED}sys.executable = {str(started.with_suffix(''))!r}\n")  # it would have been seen
+    until(started.exists, "the start")
+    assert not (machine.folder / "app.started").exists()
+
+
+@pytest.mark.parametrize("executable", ["", "/nowhere/python3"])
+def test_an_interpreter_that_is_not_there_is_no_problem(machine: Machine, executable: str) -> None:
+    assert machine.run(f"{CLOSED}sys.executable = {executable!r}\n") == ""
+    assert not machine.sending()
 
 
 # -- in this process, where each step can be seen ---------------------------------------------------------------------

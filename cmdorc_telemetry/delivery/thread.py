@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,8 @@ LONG_IMPORT_SECONDS = 0.02
 """An import that took longer had much to do: the next one follows soon."""
 LOOK_SECONDS = 10.0
 """How often to look for what other processes left behind, and whether the decision is still what it was."""
-_LAST_BATCH_SECONDS = EXIT_SECONDS * 0.5
+_PIECE_SECONDS = 0.1
+_LAST_BATCH_SECONDS = EXIT_SECONDS * 0.3
 
 
 @dataclass
@@ -176,7 +178,7 @@ class Delivery:
         for task in last:
             task.cancel()
         await asyncio.gather(*last, return_exceptions=True)
-        await asyncio.gather(*(worker.close(EXIT_SECONDS - _LAST_BATCH_SECONDS) for worker in self._workers))
+        await asyncio.gather(*(worker.close(EXIT_SECONDS * 0.5) for worker in self._workers))
         if recording:
             for worker in injected:
                 with suppress(StorageError):
@@ -200,7 +202,7 @@ class Delivery:
         """
         deadline = clock.monotonic() + timeout
         self.start()
-        if not self.running or not self._ready.wait(timeout) or self._loop is None:
+        if not self.running or not _wait(self._ready.wait, deadline) or self._loop is None:
             return False
         work = self._flush(hurry)
         try:
@@ -209,7 +211,8 @@ class Delivery:
             work.close()
             return False
         try:
-            return request.result(max(deadline - clock.monotonic(), 0.001))
+            _wait(lambda seconds: bool(wait([request], seconds).done), deadline)
+            return request.result(0.001)
         except Exception as fault:
             request.cancel()
             log.debug("flush ended early: %r", fault)
@@ -231,3 +234,11 @@ class Delivery:
         await asyncio.gather(*(worker.drain() for worker in self._workers))
         names = {worker.destination.name for worker in self._workers}
         return all(not ledger.pending for name, ledger in queue.ledger().items() if name in names)
+
+
+def _wait(done: Callable[[float], bool], deadline: float) -> bool:
+    """Wait in small pieces: a Ctrl-C that another thread receives, or that comes just before, does not end a wait."""
+    while (left := deadline - clock.monotonic()) > _PIECE_SECONDS:
+        if done(_PIECE_SECONDS):
+            return True
+    return done(max(left, 0.0))

@@ -240,7 +240,7 @@ class Worker:
     def _batch(self, lease: Lease, sent: Sequence[tuple[Leased, bytes]]) -> Batch:
         events = tuple(
             # Where a renaming took the id away, a number of this machine's own tells the events apart.
-            BatchEvent(_ID.decode(body).event_id or str(item.seq), item.row.event, body)
+            BatchEvent(_ID.decode(body).event_id or str(item.seq), item.row.event, body, item.seq)
             for item, body in sent
         )
         dropped = self._queue.drops(lease.destination)

@@ -15,6 +15,8 @@ from figures import FIGURES, LONGEST_EXIT, Figure, Key, Values
 from subjects import CLIENTS, CONFIGS, NONE, OURS, PEERS
 
 Found = Mapping[str, Values]
+LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+"""What else the machine had to do when the run began."""
 KEYS = [Key(subject, config) for subject in CLIENTS for config in CONFIGS[subject]]
 
 
@@ -115,7 +117,16 @@ def everybody(found: Found) -> str:
 def machine() -> str:
     """On what this ran, without names."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {version}"
+    return (
+        f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {version}; load before: {LOAD:.1f}"
+    )
+
+
+def busy() -> str:
+    """A warning where the machine had other things to do."""
+    if (os.cpu_count() or 1) / 2 >= LOAD:
+        return ""
+    return f"The machine was busy (load {LOAD:.1f}): times of whole processes say little; CPU and losses do."
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -128,7 +139,7 @@ def write_docs(page: Path, found: Found) -> None:
     configs = [[name, *configs.values()] for name, configs in CONFIGS.items() if name != NONE]
     meanings = [[name, FIGURES[name].unit, FIGURES[name].what] for name in found]
     parts = [
-        f"Measured on {time.strftime('%Y-%m-%d')}: {machine()}.",
+        f"Measured on {time.strftime('%Y-%m-%d')}: {machine()}. {busy()}".strip(),
         _markdown(_OUR_HEAD, _our_rows(found)),
         "Everybody, default · best configuration:",
         _markdown(["default · best", *_measured(found)], _all_rows(found)),

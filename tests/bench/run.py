@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from figures import FIGURES, MEASUREMENTS, Key, Measurement, Values
-from report import as_json, everybody, ours, write_docs
+from report import as_json, busy, everybody, ours, write_docs
 from rig import Rig, WorkerFailed, rig
 from subjects import CLIENTS, CONFIGS, NONE, PEERS
 
@@ -117,6 +117,8 @@ def main() -> None:
         print(f"not measured: {who}: {why}")
     if run.short:
         print(f"the machine is slow or busy; repeated less often: {', '.join(run.short)}")
+    if busy():
+        print(busy())
     print(f"{time.monotonic() - start:.0f} seconds")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(as_json(values), indent=1) + "\n", encoding="utf-8")

@@ -173,6 +173,7 @@ def test_what_was_moved_aside_is_named(machine) -> None:
     segment.write_bytes(b"no segment either")
     machine("stats")
     (spool,) = machine.home.telemetry.glob("spool.db.corrupt-*")
+    spool.with_name(f"{spool.name}-wal").touch()  # belongs to it
     lines = machine("status").stdout.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("Set aside"))
     assert lines[at : at + 2] == [

@@ -138,13 +138,15 @@ def once(tally: Tally, slot: int, count: int, way: str) -> None:
 
 
 def change_rule(rule: list[str]) -> None:
-    """Replace constants of the start rule: ``NAME=VALUE``."""
-    from cmdorc_telemetry import recorder
+    """Replace constants of the start rule, wherever they are used: ``NAME=VALUE``."""
+    if rule:
+        from cmdorc_telemetry import pipeline, recorder
 
-    for each in rule:
-        name, value = each.split("=")
-        assert hasattr(recorder, name), name
-        setattr(recorder, name, float(value))
+        for name, value in (each.split("=") for each in rule):
+            users = [module for module in (recorder, pipeline) if hasattr(module, name)]
+            assert users, name
+            for module in users:
+                setattr(module, name, float(value))
 
 
 def live(tally: Tally, slot: int, seconds: float, count: int, *, loop: bool) -> None:

@@ -124,8 +124,8 @@ class Rig:
         return first
 
     def waiting(self) -> int:
-        """About how many captured events the server did not acknowledge yet. By the tally: the ledger costs a scan."""
-        return self.tally.total("returned") - self.tally.total("sent")
+        """At least so many captured events are not acknowledged yet. By the tally: the ledger costs a scan."""
+        return max(self.tally.total("returned") - self.tally.total("sent"), 0)  # what was sent twice counts twice
 
     def run(self, slot: int, *program: object, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         """Start a program; ``before`` is what starts it (a container)."""

@@ -36,6 +36,7 @@ DESTINATIONS = {
 }
 ANSWERS = ("accepted", "duplicate", "rejected", "retry", "missing")
 KINDS = ("command_completed", "command_completed", "anomaly_detected")
+TIMES = (1.0, 5.0, 20.0, 90.0, 4000.0, -10.0, -5000.0) * 2 + (2 * DAY, 31 * DAY, -40 * DAY)
 LEVELS = (None, "off", "minimal", "standard", "standard")
 
 which = st.integers(0, MOST - 1)
@@ -143,9 +144,7 @@ class Machine(RuleBasedStateMachine):
 
         return Plan(trouble, at, then)
 
-    def meanwhile(
-        self, waiting: Body, what: str, number: int, name: str, level: str | None, plan: Plan | None
-    ) -> None:
+    def meanwhile(self, waiting: Body, what: str, number: int, name: str, level: str | None, plan: Plan | None) -> None:
         """What others do while one process is stopped between two calls; they may die of it."""
         if what == "jump":
             self.jump((90.0, 4000.0, -5000.0)[number])
@@ -287,10 +286,13 @@ class Machine(RuleBasedStateMachine):
             self.perform(process, process.pump, plan)
 
     @precondition(lambda self: self.processes)
-    @rule(number=which, name=names, answers=answers, fault=faults, drawn=plans)
-    def send(self, number: int, name: str, answers: Sequence[str], fault: str, drawn: Any) -> None:
+    @rule(number=which, fresh=st.booleans(), name=names, answers=answers, fault=faults, drawn=plans)
+    def send(self, number: int, fresh: bool, name: str, answers: Sequence[str], fault: str, drawn: Any) -> None:
         process = self.process(number)
         assert process is not None
+        if fresh:  # there is something to send
+            self.capture_by(process, KINDS, None)
+            self.pump_by(process, None)
         self.send_by(process, name, answers, fault, self.plan(drawn, process))
 
     def send_by(
@@ -307,7 +309,9 @@ class Machine(RuleBasedStateMachine):
         self.in_force = outer
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        return self.loops.setdefault(self.kernel.depth, asyncio.new_event_loop())
+        if self.kernel.depth not in self.loops:
+            self.loops[self.kernel.depth] = asyncio.new_event_loop()
+        return self.loops[self.kernel.depth]
 
     @precondition(lambda self: self.processes)
     @rule(number=which, hurry=st.booleans())
@@ -339,7 +343,7 @@ class Machine(RuleBasedStateMachine):
     # -- what people do, and time ------------------------------------------------------------------------------------
 
     @rule(
-        what=st.sampled_from(("configure", "hurry", "open", "configure", "hurry", "open", "fork", "decide", "decide")), number=which,
+        what=st.sampled_from(("configure", "hurry", "open") * 2 + ("fork", "decide", "decide")), number=which,
         level=st.sampled_from(LEVELS), there=st.lists(st.sampled_from(sorted(DESTINATIONS)), unique=True), drawn=plans,
     )  # fmt: skip
     def seldom(self, what: str, number: int, level: str | None, there: Sequence[str], drawn: Any) -> None:
@@ -389,7 +393,7 @@ class Machine(RuleBasedStateMachine):
         """Destinations for processes that start from now on; shared ones wait for the next yes."""
         self.home.config.write_text("".join(f"[telemetry.to.{name}]\n{DESTINATIONS[name]}" for name in there))
 
-    @rule(seconds=st.sampled_from((1.0, 20.0, 90.0, 4000.0, 2 * DAY, 31 * DAY, -10.0, -5000.0, -40 * DAY)))
+    @rule(seconds=st.sampled_from(TIMES))
     def jump(self, seconds: float) -> None:
         """Time passes, or somebody sets the clock."""
         self.kernel.now += seconds
@@ -405,25 +409,25 @@ class Machine(RuleBasedStateMachine):
         if not self.reference.decisions[-1].level:
             self.decide("standard", None)
         self.jump(90.0)
-        world = World()
         self.start(False)
         for _ in range(12):
             self.work(0, hurry=False)
-            world = self.seen
-            if not any(world.ledgers[name].pending > world.ledgers[name].set_aside for name in self.granted()):
+            if not self.left():
                 break
             self.jump(4000.0)  # longer than any pause
         self.gone(self.processes[0], False, None)
-        assert not world.waiting, "something is left in a journal"
-        for name, target in self.reference.targets.items():
-            ledger = world.ledgers[name]
-            if name in self.granted():
-                assert ledger.pending == ledger.set_aside, f"{name}: something is left, {ledger}"
+        assert not self.seen.waiting, "something is left in a journal"
+        assert not self.left(), f"something is left: {self.left()}"
         assert sum(self.reference.told.values()) >= self.reference.failed - self.memory_losses, (
             "losses were not told of"
         )
         for event in self.reference.events.values():
             assert event.imported or not event.sure, f"{event} is gone"
+
+    def left(self) -> dict[str, str]:
+        """What waits for somebody who would take it."""
+        ledgers = {name: self.seen.ledgers[name] for name in self.granted()}
+        return {name: str(ledger) for name, ledger in ledgers.items() if ledger.pending > ledger.set_aside}
 
     def granted(self) -> list[str]:
         there = [to.name for to in load_layer(self.home.config).destinations]

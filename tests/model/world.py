@@ -7,7 +7,6 @@ import re
 import sqlite3
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.spool import Spool

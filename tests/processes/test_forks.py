@@ -170,40 +170,91 @@ def test_commands_that_are_started_beside_it_keep_nothing_of_it(programs) -> Non
     assert programs.arrived() == {1: 1, 2: 1}
 
 
-def test_a_child_that_lives_on_delivers_by_itself(programs) -> None:
-    """Its events need not wait for its end: whoever forks workers and lets them live for days would never see them."""
+LIVING = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from contextlib import closing
+from cmdorc_telemetry import recorder
+from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.delivery import thread
+from cmdorc_telemetry.spool import Spool
+
+recorder.HAND_OVER_SECONDS = thread.LOOK_SECONDS = 0.1
+
+def arrived(more):
+    def check():
+        track(telemetry, 3)  # a record that finds the process old enough
+        with closing(Spool(Home(Path(os.environ["CMDORC_HOME"])).spool, reading=True)) as spool:
+            return spool.ledger()["history"].acknowledged > more
+    return check
+
+telemetry = start()
+assert track(telemetry, 1)
+"""
+
+
+def quick(programs) -> None:
     programs.home.root.mkdir()
     programs.home.config.write_text("[telemetry.bounds]\nbatch_seconds = 1\n")
-    programs(
-        """
-        import warnings
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from contextlib import closing
-        from cmdorc_telemetry.config import Home
-        from cmdorc_telemetry.spool import Spool
 
-        telemetry = start()
-        assert track(telemetry, 1)
-        assert telemetry.flush(DEADLINE)
-        telemetry.close()
-        workers = start()
-        assert track(workers, 2)
-        child = os.fork()
-        if not child:
-            ledger = lambda: closing(Spool(Home(Path(os.environ["CMDORC_HOME"])).spool, reading=True))
-            track(workers, 3)
-            def delivered():
-                track(workers, 3)  # a record that finds the process old enough
-                with ledger() as spool:
-                    return spool.ledger()["history"].acknowledged > 2
-            until(delivered, "the child's own delivery")
-            os._exit(0)
-        assert wait(child) == 0
-        workers.close()
-        """
+
+def test_a_child_that_lives_on_delivers_by_itself(programs) -> None:
+    """Its events need not wait for its end: whoever forks workers and lets them live for days would never see them."""
+    quick(programs)
+    programs(
+        LIVING
+        + """
+child = os.fork()
+if not child:
+    telemetry.flush(DEADLINE)
+    until(arrived(2), "its own delivery")
+    assert telemetry._recorder._delivery is not None
+    os._exit(0)
+assert wait(child) == 0
+assert telemetry._recorder._delivery is None
+telemetry.close()
+"""
     )
     found = programs.arrived()
-    assert (found[1], found[2]) == (1, 1)
+    assert found[1] == 1
+    assert found[3] > 1
+
+
+def test_a_child_of_a_parent_that_delivers_opens_no_database_and_its_parent_delivers_for_it(programs) -> None:
+    """What SQLite knew of locks in the parent, it believes in the child: that has broken databases."""
+    quick(programs)
+    programs(
+        LIVING
+        + """
+assert telemetry.flush(DEADLINE)
+done, told = os.pipe()
+child = os.fork()
+if not child:
+    sys.addaudithook(lambda name, args: os._exit(9) if name == "sqlite3.connect" else None)
+    os.set_blocking(done, False)
+    assert not telemetry.flush(DEADLINE)
+    again = start()
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        track(again, 3)
+        assert threading.active_count() == 1
+        try:
+            os.read(done, 1)
+            os._exit(0)
+        except BlockingIOError:
+            time.sleep(0.005)
+    os._exit(1)
+def check():
+    with closing(Spool(Home(Path(os.environ["CMDORC_HOME"])).spool, reading=True)) as spool:
+        return spool.ledger()["history"].acknowledged > 2
+until(check, "its parent's delivery")
+os.write(told, b"x")
+assert wait(child) == 0
+telemetry.close()
+"""
+    )
+    found = programs.arrived()
+    assert found[1] == 1
     assert found[3] > 1
 
 
@@ -226,7 +277,7 @@ def test_a_reporter_of_the_parents_is_not_the_childs(programs) -> None:
         child = os.fork()
         if not child:
             assert track(telemetry, 2)
-            assert telemetry.flush(DEADLINE)
+            assert not telemetry.flush(DEADLINE)
             telemetry.close()
             os._exit(0)
         assert wait(child) == 0

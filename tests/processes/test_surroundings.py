@@ -140,10 +140,10 @@ def test_another_interpreter_in_the_same_process(programs) -> None:
     assert lines in (["True"], ["False"])
 
 
-YEAR = 365 * 86_400
+DAY = 86_400
 
 
-@pytest.mark.parametrize("jump", [-YEAR, -3600, 3600, 20 * 86_400])
+@pytest.mark.parametrize("jump", [-20 * DAY, -3600, 3600, 20 * DAY])
 def test_a_clock_that_jumps(jump: int, programs) -> None:
     """While events wait in the journal, and while they wait for a pause after failures to be over."""
     programs(
@@ -163,7 +163,7 @@ def test_a_clock_that_jumps(jump: int, programs) -> None:
         reporter = Down()
         telemetry = start(reporter=reporter)
         assert track(telemetry, 1)
-        telemetry.flush(0.2)
+        assert not telemetry.flush(DEADLINE)
         offset = {jump}
         assert track(telemetry, 2)
         reporter.down = False
@@ -180,23 +180,25 @@ def test_a_clock_that_jumps(jump: int, programs) -> None:
     assert programs.arrived() == {1: 1, 2: 1, 3: 1, 4: 1}
 
 
-def test_what_expires_by_a_clock_that_jumps_is_counted(programs) -> None:
+@pytest.mark.parametrize("jump", [-365 * DAY, 40 * DAY])
+def test_what_expires_by_a_clock_that_jumps_is_counted(jump: int, programs) -> None:
     programs(
-        """
+        f"""
         from cmdorc_telemetry import clock
         wall = clock.wall
         telemetry = start()
         assert track(telemetry, 1)
         telemetry.close()
-        clock.wall = lambda: wall() + 40 * 86_400
+        clock.wall = lambda: wall() + {jump}
         telemetry = start()
         assert track(telemetry, 2)
         telemetry.flush(DEADLINE)
+        assert track(telemetry, 3)
         telemetry.close()
         """
     )
     ledger = programs.deliver()
-    assert ledger.recorded == 2 == ledger.acknowledged + sum(ledger.dropped.values())
+    assert ledger.recorded == 3 == ledger.acknowledged + sum(ledger.dropped.values())
     assert ledger.pending == 0
     with closing(sqlite3.connect(programs.home.history)) as db:
         assert db.execute("SELECT count(*) FROM event").fetchone() == (ledger.acknowledged,)

@@ -1,17 +1,17 @@
-"""The way to a server: its name, several addresses, a proxy, TLS. Knows nothing of reports.
+"""The way to a server: names, several addresses, a proxy, TLS. Knows nothing of reports.
 
-Names are resolved in daemon threads: asyncio's own would hold up the exit of a process while DNS hangs.
+Names are resolved in daemon threads: asyncio's own would hold up the end of a process while DNS hangs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -19,72 +19,79 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import h11
 
+from .deadline import deadline
 from .wire import Problem, Wire
 
 if TYPE_CHECKING:
     import ssl
 
-CONNECT_SECONDS = 15.0
-"""What the way may take, from the name to TLS."""
-_NEXT_SECONDS = 0.25
-"""When to try the next address beside one that neither accepts nor refuses."""
+_SECONDS = 15.0
+"""What the whole way may take."""
+_HEAD_START_SECONDS = 0.25
+"""How long an address is tried alone before the next one is tried beside it."""
 
 _Address = tuple[int, Any]
-"""A family, and what sockets of that family connect to."""
+"""A family of addresses, and one of it as sockets take it."""
 
 
 class Route:
-    """The way to one server. To be used by one event loop."""
+    """The way to one server, from one event loop."""
 
     def __init__(self, endpoint: str) -> None:
         """``endpoint`` is a checked address."""
         self._server = urlsplit(endpoint)
-        self._proxy = _proxy(self._server.netloc) if self._server.scheme == "https" else None
-        self._names: asyncio.Future[list[_Address] | OSError] | None = None
+        self._proxy = _proxy_for(self._server.netloc) if self._server.scheme == "https" else None
+        self._found: asyncio.Future[list[_Address] | OSError] | None = None
         self._best: _Address | None = None
 
     async def open(self) -> Wire:
-        """A new connection. Raises Problem, and asyncio.TimeoutError."""
-        with deadline(CONNECT_SECONDS):
+        """A new connection. Raises Problem, or asyncio.TimeoutError."""
+        with deadline(_SECONDS):
             if self._proxy is None:
-                return await self._connect(self._server, "the name cannot be resolved", "no connection")
-            wire = await self._connect(self._proxy, *["the proxy in HTTPS_PROXY cannot be reached"] * 2)
+                return await self._direct(self._server)
+            proxy = _usable(self._proxy)
             try:
-                return await self._tunnel(wire, self._proxy)
+                wire = await self._direct(proxy)
+            except Problem as problem:
+                raise Problem("the proxy in HTTPS_PROXY cannot be reached", problem.fault) from None
+            try:
+                return await self._through(wire, proxy)
             except BaseException:
                 wire.transport.abort()
                 raise
 
-    async def _connect(self, to: SplitResult, no_name: str, no_connection: str) -> Wire:
-        host, port = ascii_host(to), to.port or (443 if to.scheme == "https" else 80)
+    async def _direct(self, to: SplitResult) -> Wire:
+        host = ascii_host(to)
         try:
-            addresses = await self._addresses(host, port)
+            addresses = await self._addresses(host, _port(to))
         except OSError as fault:
-            raise Problem(no_name, fault) from None
+            raise Problem("the name cannot be resolved", fault) from None
         addresses.sort(key=lambda address: address != self._best)
-        try:
-            self._best, connected = await _first_of(addresses)
-        except OSError as fault:
-            raise Problem(no_connection, fault) from None
-        secure: dict[str, Any] = {"ssl": self._trust, "server_hostname": host} if to.scheme == "https" else {}
-        with _naming(no_connection):
-            return (await asyncio.get_running_loop().create_connection(Wire, sock=connected, **secure))[1]
+        with _naming_faults():
+            self._best, connected = await _first_to_accept(addresses)
+            secure: dict[str, Any] = self._secure(host) if to.scheme == "https" else {}
+            _, wire = await asyncio.get_running_loop().create_connection(Wire, sock=connected, **secure)
+        return wire
 
-    async def _tunnel(self, wire: Wire, proxy: SplitResult) -> Wire:
-        """Through ``proxy``, which learns the server's name and sees no report."""
+    async def _through(self, wire: Wire, proxy: SplitResult) -> Wire:
+        """A tunnel: the proxy learns the server's name, and sees no report."""
         host = ascii_host(self._server)
-        target = f"[{host}]" if ":" in host else host
-        target += f":{self._server.port or 443}"
+        target = f"{f'[{host}]' if ':' in host else host}:{_port(self._server)}"
         headers = [("Host", target), *_credentials(proxy)]
         answer = await wire.request(h11.Request(method="CONNECT", target=target, headers=headers))
         if not 200 <= answer.status < 300:
             raise Problem("the proxy in HTTPS_PROXY refuses the connection")
-        inner, loop = Wire(), asyncio.get_running_loop()
-        with _naming("no connection"):
-            secured = await loop.start_tls(wire.transport, inner, self._trust, server_hostname=host)
-        assert secured is not None
-        inner.connection_made(secured)
+        inner, secure = Wire(), self._secure(host)
+        with _naming_faults():
+            transport = await asyncio.get_running_loop().start_tls(
+                wire.transport, inner, secure["ssl"], server_hostname=secure["server_hostname"]
+            )
+        assert transport is not None
+        inner.connection_made(transport)
         return inner
+
+    def _secure(self, host: str) -> dict[str, Any]:
+        return {"ssl": self._trust, "server_hostname": host.rstrip(".")}
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
@@ -94,24 +101,46 @@ class Route:
         context.set_alpn_protocols(["http/1.1"])
         return context
 
-    # -- names --------------------------------------------------------------------------------------------------------
-
     async def _addresses(self, host: str, port: int) -> list[_Address]:
         if host == "localhost":  # never asked of DNS: plain http:// may go there
             return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
-        with contextlib.suppress(ValueError):
-            family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
-            return [(family, (host, port))]
-        # Whoever had to give up on a slow name service finds its answer the next time; nobody asks it twice at once.
-        self._names = names = self._names or _resolved(host, port)
-        await asyncio.wait([names])
-        self._names, found = None, names.result()
+        with suppress(ValueError):
+            return [(socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6, (host, port))]
+        # Whoever gave up on a slow name service finds its answer the next time, and nobody asks it twice at once.
+        self._found = asked = self._found or _resolve(host, port)
+        await asyncio.wait([asked])
+        self._found, found = None, asked.result()
         if isinstance(found, OSError):
             raise found
         return found
 
 
-def _resolved(host: str, port: int) -> asyncio.Future[list[_Address] | OSError]:
+def ascii_host(parts: SplitResult) -> str:
+    """The host of an address, as it goes over the wire."""
+    host = parts.hostname or ""
+    return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port if parts.port is not None else {"http": 80, "https": 443}[parts.scheme]
+
+
+@contextmanager
+def _naming_faults() -> Iterator[None]:
+    try:
+        yield
+    except OSError as fault:
+        import ssl
+
+        if isinstance(fault, ssl.SSLCertVerificationError):
+            raise Problem("the certificate is not to be trusted", fault) from None
+        raise Problem("no secure connection" if isinstance(fault, ssl.SSLError) else "no connection", fault) from None
+
+
+# -- names and addresses ----------------------------------------------------------------------------------------------
+
+
+def _resolve(host: str, port: int) -> asyncio.Future[list[_Address] | OSError]:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[list[_Address] | OSError] = loop.create_future()
 
@@ -122,38 +151,87 @@ def _resolved(host: str, port: int) -> asyncio.Future[list[_Address] | OSError]:
             found = [(family, address) for family, _, _, _, address in asked]
         except (OSError, UnicodeError) as fault:
             found = fault if isinstance(fault, OSError) else OSError(str(fault))
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(future.set_result, found)
 
     threading.Thread(target=ask, name="cmdorc-telemetry-dns", daemon=True).start()
     return future
 
 
-def ascii_host(parts: SplitResult) -> str:
-    """The host of an address as it goes over the wire."""
-    host = parts.hostname or ""
-    return host if host.isascii() else host.encode("idna").decode("ascii")
-
-
-# -- addresses --------------------------------------------------------------------------------------------------------
-
-
-async def _first_of(addresses: Sequence[_Address]) -> tuple[_Address, socket.socket]:
-    """The address that accepts first, each given a head start on the next one, and the connection to it.
-
-    Raises OSError: what the first of them had to say.
-    """
-    attempts: dict[asyncio.Future[socket.socket], _Address] = {}
-    won: socket.socket | None = None
+async def _first_to_accept(addresses: Sequence[_Address]) -> tuple[_Address, socket.socket]:
+    """The address that accepts first, and a socket connected to it. Raises OSError: what the first one says."""
+    attempts: list[asyncio.Future[socket.socket]] = []
+    winner = None
     try:
         for number, address in enumerate(addresses, 1):
-            attempts[asyncio.ensure_future(_attempt(address))] = address
-            while pending := [each for each in attempts if not each.done()]:
-                wait = _NEXT_SECONDS if number < len(addresses) else None
-                done, _ = await asyncio.wait(pending, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-                ...
+            attempts.append(asyncio.ensure_future(_attempt(address)))
+            winner = await _accepted(attempts, _HEAD_START_SECONDS if number < len(addresses) else None)
+            if winner is not None:
+                return addresses[attempts.index(winner)], winner.result()
+        raise next((fault for each in attempts if (fault := each.exception())), OSError())
     finally:
-        pass
-    raise OSError
+        for each in attempts:
+            each.cancel()
+        for each, made in zip(attempts, await asyncio.gather(*attempts, return_exceptions=True), strict=True):
+            if each is not winner and isinstance(made, socket.socket):
+                made.close()
 
 
+async def _accepted(
+    attempts: Sequence[asyncio.Future[socket.socket]], seconds: float | None
+) -> asyncio.Future[socket.socket] | None:
+    """One that has succeeded. None where all have failed, or nothing has happened for so long."""
+    while pending := [each for each in attempts if not each.done()]:
+        done, _ = await asyncio.wait(pending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            if each.exception() is None:
+                return each
+        if not done:
+            break
+    return None
+
+
+async def _attempt(address: _Address) -> socket.socket:
+    family, where = address
+    # With the protocol named, as asyncio wants it where it is to switch Nagle's algorithm off.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        made.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(made, where)
+    except BaseException as fault:
+        made.close()
+        if isinstance(fault, OSError) and fault.errno:  # asyncio says where; it is why that helps
+            raise OSError(fault.errno, os.strerror(fault.errno)) from None
+        raise
+    return made
+
+
+# -- the proxy --------------------------------------------------------------------------------------------------------
+
+
+def _proxy_for(netloc: str) -> str | None:
+    """What ``HTTPS_PROXY`` holds, unless ``NO_PROXY`` names the host."""
+    if not any(name.lower() == "https_proxy" for name in os.environ):
+        return None  # as it mostly is, and then there is less to import
+    from urllib.request import getproxies_environment, proxy_bypass  # noqa: TID251 - they read variables, no more
+
+    return None if proxy_bypass(netloc) else getproxies_environment().get("https")
+
+
+def _usable(proxy: str) -> SplitResult:
+    with suppress(ValueError):
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if parts.scheme in ("http", "https") and ascii_host(parts) and _port(parts):
+            if parts.scheme == "https" and sys.version_info < (3, 11):
+                raise Problem("a proxy in HTTPS_PROXY that is https:// itself needs Python 3.11")
+            return parts
+    raise Problem("HTTPS_PROXY holds no address of a proxy; expected http:// or https://")
+
+
+def _credentials(proxy: SplitResult) -> list[tuple[str, str]]:
+    if proxy.username is None:
+        return []
+    from base64 import b64encode
+
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return [("Proxy-Authorization", "Basic " + b64encode(pair.encode()).decode("ascii"))]

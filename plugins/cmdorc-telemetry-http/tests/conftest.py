@@ -1,111 +1,59 @@
-"""A telemetry server on loopback that injects faults, and batches to send to it."""
+"""A telemetry server on loopback that fails as it is told, and batches to send to it."""
 
 from __future__ import annotations
 
-import asyncio
-import gzip
 import json
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from aiohttp import web
 
+from cmdorc_telemetry.testing import Answer, Fault, FaultServer
 from cmdorc_telemetry.types import Batch, BatchEvent
 from cmdorc_telemetry_http import HttpReporter
 
-Fault = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MakeBatch = Callable[..., Batch]
-MakeReporter = Callable[..., HttpReporter]
 
 
-@dataclass
-class Seen:
-    """One request as it came in, still compressed."""
+class Server(FaultServer):
+    """Does what it ``will``, one thing a request, and afterwards as a telemetry server does."""
 
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    peer: tuple[str, int]
-
-
-@dataclass
-class FaultyServer:
-    """Answers with ``faults``, one a request, and afterwards as a telemetry server does."""
-
-    seen: list[Seen] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
-    stored: dict[str, bytes] = field(default_factory=dict)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    port: int = 0
-    scheme: str = "http"
-
-    @property
-    def endpoint(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}/v1"
+    def __init__(self, *, tls: bool = False) -> None:
+        self._next: list[str | Fault] = []
+        super().__init__(faults=lambda request: self._next.pop(0) if self._next else None, tls=tls)
 
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def answer(self, status: int, body: str | bytes = b"", **headers: str) -> None:
-        """The next request gets this answer."""
-        data = body.encode() if isinstance(body, str) else body
+    def will(self, *faults: str | Fault) -> None:
+        """The next requests fare like this."""
+        self._next += faults
+
+    def will_answer(self, status: int, body: str | bytes = b"", **headers: str) -> None:
+        """The next request gets this answer, and nothing is taken."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-
-        async def respond(request: web.Request) -> web.Response:
-            return web.Response(status=status, body=data, headers=named)
-
-        self.faults.append(respond)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        assert request.transport is not None
-        peer = request.transport.get_extra_info("peername")[:2]
-        self.seen.append(Seen(request.method, request.path_qs, dict(request.headers), body, peer))
-        self.arrived.set()
-        if self.faults:
-            return await self.faults.pop(0)(request)
-        results = []
-        for line in decompressed(body, request.headers.get("Content-Encoding")).splitlines():
-            event_id = json.loads(line)["event_id"]
-            results.append({"event_id": event_id, "status": "duplicate" if event_id in self.stored else "accepted"})
-            self.stored[event_id] = line
-        return web.json_response({"message": "Thanks!", "stats": {"percentile_duration": 87}, "results": results})
-
-
-def decompressed(body: bytes, coding: str | None) -> bytes:
-    if coding == "zstd":
-        import zstandard
-
-        return zstandard.ZstdDecompressor().decompress(body)
-    return gzip.decompress(body) if coding == "gzip" else body
-
-
-async def serving(server: FaultyServer, tls: ssl.SSLContext | None = None) -> web.AppRunner:
-    app = web.Application(client_max_size=64 << 20)
-    app.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(app, auto_decompress=False, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-    server.port = runner.addresses[0][1]
-    server.scheme = "https" if tls else "http"
-    return runner
+        answer = Answer(status, body.encode() if isinstance(body, str) else body, named)
+        self.will(Fault("told", "the answer that a test gives", act=lambda exchange: exchange.reply(answer)))
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[FaultyServer]:
+def server() -> Iterator[Server]:
     """A running server."""
-    server = FaultyServer()
-    runner = await serving(server)
-    yield server
-    await runner.cleanup()
+    with Server() as server:
+        yield server
 
 
 @pytest.fixture
-async def reporter(server: FaultyServer) -> AsyncIterator[HttpReporter]:
+def tls_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """One with TLS. Who wants to trust it sets ``SSL_CERT_FILE`` to its ``authority``."""
+    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    with Server(tls=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def reporter(server: Server) -> AsyncIterator[HttpReporter]:
     """A reporter that sends to ``server``."""
     reporter = HttpReporter(HttpReporter.Settings(endpoint=server.endpoint))
     yield reporter
@@ -132,15 +80,3 @@ def make_batch() -> MakeBatch:
         )
 
     return make
-
-
-@pytest.fixture
-def serve() -> Callable[[FaultyServer, ssl.SSLContext], Awaitable[web.AppRunner]]:
-    """Start a server with TLS; the caller cleans the runner up."""
-    return serving
-
-
-@pytest.fixture
-def faulty_server() -> FaultyServer:
-    """A server that was not started."""
-    return FaultyServer()
