@@ -32,6 +32,8 @@ from .forks import on_fork
 MAGIC = b"cmdorc-telemetry journal 1 "
 _NEWER = re.compile(rb"cmdorc-telemetry journal (?!1 )\d+ ")
 _HALF = 256
+_SLOW = "slow"
+SLOW_SECONDS = 0.01
 HEADER = 2 * _HALF
 SWEEP_SECONDS = 60.0
 """How old a ``.new`` file must be to be taken for one whose owner is dead."""
@@ -54,6 +56,8 @@ class Segment(Struct):
     """Cumulative losses of that segment's owner while it was open, by reason."""
     damaged: int = 0
     """Records among those read that were cut short or overwritten."""
+    slow: int = 0
+    """Appends of its owner's, cumulative, that took over 10 ms."""
     records: list[bytes] = []
     offset: int = HEADER
     """Where to go on reading."""
@@ -64,12 +68,12 @@ def _header(generation: str, source: str, drops: dict[str, int]) -> bytes:
     return first.ljust(_HALF - 1) + b"\n" + _counts(drops)
 
 
-def _counts(drops: dict[str, int]) -> bytes:
-    return json.encode(drops).ljust(_HALF - 1) + b"\n"
+def _counts(drops: dict[str, int], slow: int = 0) -> bytes:
+    return json.encode({**drops, _SLOW: slow} if slow else drops).ljust(_HALF - 1) + b"\n"
 
 
 def _told(text: bytes) -> dict[str, int]:
-    """The drop counts in a header; none where they cannot be read, for the records matter more."""
+    """The counts in a header; none where they cannot be read, for the records matter more."""
     try:
         told = json.decode(text)
     except ValueError:
@@ -91,7 +95,9 @@ def parse(name: str, data: bytes, offset: int = HEADER, *, live: bool = False) -
     What a damaged header leads is of no known generation, so that nobody else ever gets it.
     Raises StorageError where ``data`` is no segment, NewerSegment where a later version made it.
     """
-    segment, fault = Segment(name, "", "", _told(data[_HALF:HEADER]), offset=offset), ""
+    counts = _told(data[_HALF:HEADER])
+    slow = counts.pop(_SLOW, 0)
+    segment, fault = Segment(name, "", "", counts, slow=slow, offset=offset), ""
     try:
         if not data.startswith(MAGIC) or len(data) < HEADER:
             raise ValueError("no header")
@@ -135,6 +141,8 @@ class Journal:
         """What could be neither written nor counted on disk, by reason. Goes into the next segment's header."""
         self.slow = 0
         """Appends that took over 10 ms: a slow disk, or a host that holds the interpreter."""
+        self._slow_before = self._slow_told = 0
+        """Those of earlier segments, and those of which a header tells."""
         self._generation, self._bounds, self._sync = generation, bounds, sync
         self._most = bounds.segment_kib << 10
         self._on_trouble = on_trouble
@@ -173,8 +181,10 @@ class Journal:
             self._trouble(fault)
             return False
         self._size += written
-        if clock.perf() - start > 0.01:
+        if clock.perf() - start > SLOW_SECONDS:
             self.slow += 1
+            if not self.slow & (self.slow - 1):  # now and then: to tell of it is slow, too
+                self._tell()
         return True
 
     def rotate(self, generation: str) -> None:
@@ -188,7 +198,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the segment, so that any process may import it. No append may be under way in another thread."""
-        if self.lost:
+        if self.lost or self.slow != self._slow_told:
             self._tell()
         fd = self._held.pop(None, (-1, None))[0]
         self._fd, self._path = -1, None
@@ -208,10 +218,18 @@ class Journal:
                 os.close(folder)
 
     def forked(self) -> None:
-        """In a child, nothing of the parent's is written, counted, or kept locked. Some flags and one close(2)."""
-        self._sync = False
-        self.source, self.lost = "", {}
-        self.close()
+        """In a child, nothing of the parent's is written, counted, or kept locked. Some flags and one close(2).
+
+        What is touched here is copied by the kernel, page by page, and that is all it costs: so, little is.
+        """
+        held = self._held.pop(None, None)
+        self.source, self.lost, self._fd, self._path = "", {}, -1, None
+        self._slow_told = self.slow
+        if held is not None:
+            try:
+                os.close(held[0])
+            except OSError:  # a host closed it already
+                return
 
     def _trouble(self, fault: OSError) -> None:
         if self._on_trouble is not None:
@@ -233,10 +251,10 @@ class Journal:
             second = os.open(self._path, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
             try:
                 os.lseek(second, _HALF, os.SEEK_SET)
-                os.write(second, _counts(told))
+                os.write(second, _counts(told, self.slow - self._slow_before))
             finally:
                 os.close(second)
-            self._drops, self.lost = told, {}
+            self._drops, self.lost, self._slow_told = told, {}, self.slow
 
     def _begin(self) -> int:
         """Go on in a new segment.
@@ -254,10 +272,13 @@ class Journal:
                 self._fd, self._path = fd, winner
                 return fd
         elif fd != new:  # they are the same where a host had closed it
+            if self.slow != self._slow_told:
+                self._tell()
             self._synced(fd)
             os.dup2(new, fd, inheritable=False)
             os.close(new)
         self._drops, self.lost = self.lost, {}
+        self._slow_before = self._slow_told = self.slow
         self._fd, self._path, self._size = fd, path, HEADER
         return fd
 

@@ -227,7 +227,8 @@ class Pipeline:
     ) -> bool:  # fmt: skip
         gated = self._gate().gate(segment.records, segment.generation, segment.source)
         return spool.take_in(segment.name, gated, before=before, after=segment.offset, drops=segment.drops,
-                             damaged=segment.damaged, source=segment.source, still_there=still_there)  # fmt: skip
+                             damaged=segment.damaged, slow=segment.slow, source=segment.source,
+                             still_there=still_there)  # fmt: skip
 
     def _gate(self) -> Gate:
         if self._made_gate is None:

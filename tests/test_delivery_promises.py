@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from cmdorc_telemetry.errors import PluginError, Rejected, RetryLater, StorageEr
 from cmdorc_telemetry.files import FileLock
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spool import Spool
-from cmdorc_telemetry.types import Batch, BatchResult, EventResult, Gated, Leased, Ledger, Row, View
+from cmdorc_telemetry.types import Batch, BatchResult, EventResult, Gated, Lease, Leased, Ledger, Row, View
 
 NAME = "far"
 LONG = 30.0
@@ -210,9 +211,13 @@ async def test_an_events_pause_grows_with_its_tries(spool: Spool, locks: Path, l
 
 
 async def test_an_answer_is_kept(spool: Spool, locks: Path) -> None:
-    put(spool, "a")
-    await all_steps(at_work(to(Reporter(BatchResult(answer={"stats": {"p": 87}}))), spool, locks))
-    assert ledger(spool).answer == {"stats": {"p": 87}}
+    answer = {"stats": MappingProxyType({"p": 87})}
+    for key, results in (("a", None), ("b", (EventResult("b", "accepted"),))):
+        put(spool, key)
+        await all_steps(at_work(to(Reporter(BatchResult(results=results, answer=answer))), spool, locks))
+        assert ledger(spool).answer == {"stats": {"p": 87}}
+        spool.settle(Lease(NAME, (), 0), {}, 0.0, answer={"nothing": 0})
+    assert counts(spool) == (2, 0, {})
 
 
 async def test_an_event_without_an_id_is_told_apart_by_a_number(spool: Spool, locks: Path) -> None:
@@ -383,7 +388,7 @@ async def test_a_reporter_that_cannot_be_made_is_made_later(spool: Spool, locks:
     def make() -> TelemetryReporter:
         made.append(True)
         if len(made) == 1:
-            raise PluginError("needs a newer aiohttp")
+            raise PluginError("needs a newer h11")
         return reporter
 
     worker = at_work(Destination(NAME, make, lambda item: item.row.shared), spool, locks)
@@ -391,7 +396,7 @@ async def test_a_reporter_that_cannot_be_made_is_made_later(spool: Spool, locks:
     assert made == []  # not before there is something to send
     put(spool, "a")
     await all_steps(worker)
-    assert ledger(spool).last_error == "needs a newer aiohttp"
+    assert ledger(spool).last_error == "needs a newer h11"
     later.ahead = 2
     await all_steps(worker)
     put(spool, "b")
@@ -647,6 +652,18 @@ def test_a_queue_that_cannot_be_opened_is_reported_once(tmp_path: Path, caplog: 
     assert not delivery.flush(LONG)  # which tries again
     assert caplog.messages == ["telemetry cannot deliver: spool.db cannot be opened. Events are kept."]
     assert delivery.stop(LONG)
+
+
+def test_a_fault_of_its_own_ends_the_thread_and_is_told(thread: Threads, caplog: pytest.LogCaptureFixture) -> None:
+    def pump(spool: Spool) -> bool:
+        raise TypeError("a mistake")
+
+    caplog.set_level(logging.WARNING, "cmdorc_telemetry")
+    made = thread(to(Reporter()), pump=pump)
+    assert not made.delivery.flush(LONG)
+    until(lambda: not made.delivery.running, "the thread ends")
+    assert not made.delivery.flush(LONG)
+    assert caplog.messages == ["telemetry cannot deliver: a mistake. Events are kept."]
 
 
 def test_flush_of_a_queue_that_takes_long_to_open_ends_in_time(tmp_path: Path) -> None:

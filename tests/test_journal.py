@@ -423,9 +423,13 @@ def test_a_forked_child_waits_for_no_disk(tmp_path: Path) -> None:
     book = Journal(tmp_path, "g", sync=True)
     book.append(b"1")
     reading, writing = os.pipe()
-    if (child := os.fork()) == 0:
-        os.write(writing, b"%d" % book._sync)
-        os._exit(0)
+    syncing, synced = os.fsync, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", synced.append)
+        if (child := os.fork()) == 0:
+            os.write(writing, b"%d" % len(synced))
+            os._exit(0)
+    assert os.fsync is syncing
     os.waitpid(child, 0)
     assert os.read(reading, 1) == b"0"
     os.close(reading)

@@ -96,6 +96,13 @@ def test_a_reporter_of_one_process_bears_the_losses_of_that_process_alone(spool:
     assert ledger(spool).dropped == {"storage-failed": 3}
 
 
+def test_what_came_while_there_was_nobody_goes_when_there_is_somebody(spool: Spool) -> None:
+    put(spool, row(), row())
+    assert spool.size()[0] == 2
+    spool.adopt(View(name="code", identity="i", source="here"), "owner")
+    assert spool.size()[0] == 0
+
+
 def test_what_the_gate_held_back_is_counted_beside_the_identity(spool: Spool) -> None:
     spool.register([far()])
     for number in range(2):

@@ -62,6 +62,8 @@ class Standing(Struct, kw_only=True):
     records_of_live_processes: int = 0
     usage: Usage | None = None
     """None where the spool cannot be read."""
+    slow: int = 0
+    """Captures that took over 10 ms."""
     withheld: dict[str, int] = field(default_factory=dict)
     """Events that were not shared, by reason."""
     last_report: float = 0.0
@@ -78,13 +80,14 @@ def standing(machine: Machine, problem: str = "") -> Standing:
     problems = [text for text in (problem, situation.trouble) if text]
     ledgers: Mapping[str, Ledger] = {}
     withheld: dict[str, int] = {}
+    slow = 0
     segments, used = Unread([], []), None
     try:
         spool = machine.peek()
         try:
             segments = machine.segments(spool)
             if spool is not None:
-                ledgers, withheld = spool.ledger(), spool.withheld()
+                ledgers, withheld, slow = spool.ledger(), spool.withheld(), spool.slow()
             used = usage(machine, spool)
         finally:
             if spool is not None:
@@ -119,6 +122,7 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         records_of_live_processes=records(segments.live),
         usage=used,
         withheld=withheld,
+        slow=slow,
         last_report=max((each.last_report for name, each in ledgers.items() if name != HISTORY), default=0.0),
         broken_plugins=dict(machine.host.failures),
         fields_waiting=sorted(waiting_fields(core, pipeline.grant)) if asked and core is not None else [],

@@ -110,6 +110,8 @@ def _events(found: Standing, *, stacked: bool) -> list[tuple[str, Part]]:
     if found.withheld:
         reasons = " · ".join(f"{reason} {count:,}" for reason, count in sorted(found.withheld.items()))
         rows.append(("Withheld", f"{reasons} (not shared, not counted above)"))
+    if found.slow:
+        rows.append(("Slow disk", f"{plural(found.slow, 'capture')} took over 10 ms"))
     rows.append(("Last report", moment(found.last_report) if found.last_report else "none yet"))
     return rows
 

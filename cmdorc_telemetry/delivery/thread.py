@@ -52,6 +52,8 @@ class Delivery:
     _news: asyncio.Event | None = None
     _tried: asyncio.Event | None = None
     """Whether it was tried to open the queue."""
+    _over: threading.Event = field(default_factory=threading.Event)
+    """Set when nothing is sent or written any more: what is left is to close files, which may take the disk a while."""
     _stopping: bool = False
     _workers: list[Worker] = field(default_factory=list)
     _queue: Queue | None = None
@@ -91,6 +93,7 @@ class Delivery:
         finally:
             self.asleep = False
             self._ready.set()
+            self._over.set()
 
     async def _main(self) -> None:
         self._news, self._tried = asyncio.Event(), asyncio.Event()
@@ -178,20 +181,29 @@ class Delivery:
         for task in last:
             task.cancel()
         await asyncio.gather(*last, return_exceptions=True)
-        await asyncio.gather(*(worker.close(EXIT_SECONDS * 0.5) for worker in self._workers))
+        own = [worker for worker in self._workers if worker.destination.trusted]
+        others = [worker for worker in self._workers if not worker.destination.trusted]
+        await asyncio.gather(*(worker.close(EXIT_SECONDS * 0.5) for worker in others))
         if recording:
             for worker in injected:
                 with suppress(StorageError):
                     queue.abandon(worker.destination.name, "reporter-gone")
+        self._over.set()
+        await asyncio.gather(*(worker.close() for worker in own))
 
     def stop(self, timeout: float = EXIT_SECONDS) -> bool:
-        """Let the thread end; wait for it at most ``timeout`` seconds. Whether it ended."""
+        """Let the thread end; wait for it at most ``timeout`` seconds. Whether it ended, or nothing is left to wait for.
+
+        Who has no more time than the end of a process does not wait for files to be closed: they need not be.
+        """
         if self._thread is None or self._thread is threading.current_thread():
             return True
         self._stopping = True
         self._tell()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        if timeout > EXIT_SECONDS:
+            self._thread.join(timeout)
+            return not self._thread.is_alive()
+        return self._over.wait(timeout)
 
     # -- now --------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ class _Told(msgspec.Struct):
     drops: dict[str, int] = {}
     damaged: int = 0
     corrupt: int = 0
+    slow: int = 0
 
     def news(self, drops: Mapping[str, int], damaged: int) -> Counter[str]:
         """What was lost since, now that the header tells of ``drops`` and there are so many ``damaged`` ones more."""
@@ -58,12 +59,14 @@ class Intake(Room):
         after: int,
         drops: Mapping[str, int],
         damaged: int = 0,
+        slow: int = 0,
         source: str | None = None,
         still_there: Callable[[], bool] = lambda: True,
     ) -> bool:
         """Write the rows of a segment between two offsets, once. False: somebody else did, or the file is gone.
 
-        ``drops`` are the cumulative losses that the segment's header tells of; ``source`` is the journal it is of.
+        ``drops`` are the cumulative losses that the segment's header tells of, ``slow`` its owner's slow appends;
+        ``source`` is the journal it is of.
         """
         with self._write() as db:
             row = db.execute("SELECT off, done, drops FROM segment WHERE name=?", (segment,)).fetchone()
@@ -75,6 +78,10 @@ class Intake(Room):
             seen = _told.decode(told)
             lost = seen.news(drops, damaged)
             lost["corrupt"] += gated.unreadable
+            if slow > seen.slow:
+                db.execute("INSERT INTO meta VALUES('slow', ?) ON CONFLICT DO UPDATE SET value=value+excluded.value",
+                           (slow - seen.slow,))  # fmt: skip
+                seen.slow = slow
             self._count(db, views, numbers, lost)
             for reason, count in gated.withheld.items():
                 db.execute("INSERT INTO withheld VALUES(?,?) ON CONFLICT DO UPDATE SET n=n+excluded.n", (reason, count))

@@ -40,6 +40,11 @@ class Ledgers(Destinations):
         """Shared bodies that the gate held back, by reason."""
         return dict(self._ask("SELECT reason, n FROM withheld"))
 
+    def slow(self) -> int:
+        """Captures that had to wait for the disk."""
+        rows = self._ask("SELECT value FROM meta WHERE key='slow'")
+        return int(rows[0][0]) if rows else 0
+
     def size(self) -> tuple[int, int]:
         """How many events are stored, and how many bytes of the file are in use."""
         with self._transaction("DEFERRED"):

@@ -14,8 +14,8 @@ from unittest import mock
 def names(known: Mapping[str, str] | None = None) -> Iterator[threading.Event]:
     """Within this, names in ``known`` have that address, and every other one hangs until the end of it.
 
-    Addresses and ``localhost`` resolve as ever. Holds for ``socket.getaddrinfo``, in which asyncio, aiohttp, httpx and
-    requests resolve. The event is set once somebody hangs.
+    Addresses and ``localhost`` resolve as ever. Holds for ``socket.getaddrinfo``, in which asyncio, httpx and requests
+    resolve. The event is set once somebody hangs.
     """
     asked, over, real = threading.Event(), threading.Event(), socket.getaddrinfo
 

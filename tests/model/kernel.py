@@ -83,10 +83,10 @@ Trouble = Literal["die", "torn", "fail", "full", "yield"]
 
 @dataclass
 class Plan:
-    """What happens at the ``at``-th call that has an effect."""
+    """What happens at the ``at``-th call that has an effect, or at the first of that name (of SQL, its first word)."""
 
     trouble: Trouble
-    at: int
+    at: int | str
     then: Callable[[], None] = lambda: None
     """``yield``: what others do meanwhile."""
 
@@ -132,7 +132,7 @@ class Kernel:
             raise Death
         self.calls += 1
         plan = self.plan
-        if plan is not None and self.calls == plan.at:
+        if plan is not None and plan.at in (self.calls, call, sql.partition(" ")[0]):
             self.plan = None
             if plan.trouble in ("die", "torn"):
                 body.dead = True

@@ -90,14 +90,15 @@ def test_a_daemon_thread_that_is_cut_off_at_the_end_loses_nothing_it_was_told_is
     lines = programs(
         """
         telemetry = start()
+        number = 0
         def capture():
-            number = 0
+            global number
             while True:
-                number += 1
-                if track(telemetry, number):
+                if track(telemetry, number + 1):
+                    number += 1
                     say(number)
         threading.Thread(target=capture, daemon=True).start()
-        time.sleep(0.7)
+        until(lambda: number > 300)
         """
     )
     said = {int(line) for line in lines}

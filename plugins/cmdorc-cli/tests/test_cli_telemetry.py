@@ -216,7 +216,7 @@ except SystemExit as end:
     assert end.code == 0, end.code
 print([name for name in seen if name.startswith(home)], file=sys.stderr)
 print([name for name in started if not "waitpid" in name], file=sys.stderr)
-print([name for name in ("aiohttp", "msgspec", "pluggy", "rich", "sqlite3", "tomlkit")
+print([name for name in ("h11", "msgspec", "pluggy", "rich", "sqlite3", "tomlkit")
        if name in set(sys.modules) - before], file=sys.stderr)
 print(sorted(name for name in sys.modules if name.startswith("cmdorc_telemetry.")), file=sys.stderr)
 """

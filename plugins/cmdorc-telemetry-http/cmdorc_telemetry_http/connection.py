@@ -17,7 +17,7 @@ from cmdorc_telemetry.errors import RetryLater
 from . import __version__
 from .answers import Answer
 from .deadline import deadline
-from .route import Route, ascii_host
+from .route import Route, authority
 from .wire import Problem, Unanswered, Wire
 
 _SECONDS = 300.0
@@ -33,9 +33,8 @@ class Connection:
         """``endpoint`` is a checked address."""
         parts = urlsplit(endpoint)
         self._name = parts.netloc
-        host = parts.netloc if parts.netloc.isascii() else parts.netloc.replace(parts.hostname or "", ascii_host(parts))
         self._headers = {
-            "Host": host,
+            "Host": authority(parts, parts.port),
             "User-Agent": f"cmdorc-telemetry-http/{__version__}",
             "Accept": "application/json",
             "Accept-Encoding": "identity",  # answers are small; none may blow up

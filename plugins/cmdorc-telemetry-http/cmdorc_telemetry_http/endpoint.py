@@ -15,7 +15,9 @@ def check_endpoint(endpoint: str) -> str | None:
     try:
         parts = urlsplit(endpoint)
         host, has_user, _ = parts.hostname, "@" in parts.netloc, parts.port
-    except ValueError as fault:
+        if host and not host.isascii():
+            host.encode("idna")
+    except ValueError as fault:  # UnicodeError is one
         return f"endpoint: found no address ({fault}); expected one such as 'https://t.example/v1'"
     if has_user:
         return "endpoint: found a user name or password in the address; expected none: use the key 'token'"

@@ -120,7 +120,7 @@ class HttpReporter(TelemetryReporter):
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
         if self._connection is None:
-            from .connection import Connection  # aiohttp: 150 ms, paid when there is something to send
+            from .connection import Connection  # with h11: paid when there is something to send
 
             self._connection = Connection(self._endpoint)
         return await self._connection.request(method, self._endpoint + path, {**self._headers, **(headers or {})}, body)

@@ -61,27 +61,30 @@ class Route:
                 raise
 
     async def _direct(self, to: SplitResult) -> Wire:
-        host = ascii_host(to)
+        host = _host(to)
         try:
             addresses = await self._addresses(host, _port(to))
         except OSError as fault:
             raise Problem("the name cannot be resolved", fault) from None
         addresses.sort(key=lambda address: address != self._best)
         with _naming_faults():
-            self._best, connected = await _first_to_accept(addresses)
             secure: dict[str, Any] = self._secure(host) if to.scheme == "https" else {}
+            self._best, connected = await _first_to_accept(addresses)
             _, wire = await asyncio.get_running_loop().create_connection(Wire, sock=connected, **secure)
         return wire
 
     async def _through(self, wire: Wire, proxy: SplitResult) -> Wire:
         """A tunnel: the proxy learns the server's name, and sees no report."""
-        host = ascii_host(self._server)
-        target = f"{f'[{host}]' if ':' in host else host}:{_port(self._server)}"
+        target = authority(self._server, _port(self._server))
         headers = [("Host", target), *_credentials(proxy)]
-        answer = await wire.request(h11.Request(method="CONNECT", target=target, headers=headers))
+        refused = "the proxy in HTTPS_PROXY refuses the connection"
+        try:
+            answer = await wire.request(h11.Request(method="CONNECT", target=target, headers=headers))
+        except Problem as problem:
+            raise Problem(f"{refused}: {problem}") from None
         if not 200 <= answer.status < 300:
-            raise Problem("the proxy in HTTPS_PROXY refuses the connection")
-        inner, secure = Wire(), self._secure(host)
+            raise Problem(refused)
+        inner, secure = Wire(), self._secure(_host(self._server))
         with _naming_faults():
             transport = await asyncio.get_running_loop().start_tls(
                 wire.transport, inner, secure["ssl"], server_hostname=secure["server_hostname"]
@@ -115,8 +118,13 @@ class Route:
         return found
 
 
-def ascii_host(parts: SplitResult) -> str:
-    """The host of an address, as it goes over the wire."""
+def authority(parts: SplitResult, port: int | None) -> str:
+    """Host and port as HTTP wants them."""
+    host = f"[{_host(parts)}]" if ":" in _host(parts) else _host(parts)
+    return host if port is None else f"{host}:{port}"
+
+
+def _host(parts: SplitResult) -> str:
     host = parts.hostname or ""
     return host if host.isascii() else host.encode("idna").decode("ascii")
 
@@ -221,7 +229,7 @@ def _proxy_for(netloc: str) -> str | None:
 def _usable(proxy: str) -> SplitResult:
     with suppress(ValueError):
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        if parts.scheme in ("http", "https") and ascii_host(parts) and _port(parts):
+        if parts.scheme in ("http", "https") and _host(parts) and _port(parts):
             if parts.scheme == "https" and sys.version_info < (3, 11):
                 raise Problem("a proxy in HTTPS_PROXY that is https:// itself needs Python 3.11")
             return parts

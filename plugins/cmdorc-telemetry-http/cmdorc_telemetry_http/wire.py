@@ -10,7 +10,10 @@ import h11
 from .answers import Answer
 
 MAX_ANSWER = 1_000_000
-"""Bytes of an answer that are read, its headers included; what goes on beyond is not."""
+"""Bytes of an answer that are read, headers and all; of what goes on beyond, nothing is kept."""
+
+_MOST_INFORMATIONAL = 20
+"""Answers of the kind 1xx that may come before the real one."""
 
 _HEADERS = {b"date": "Date", b"etag": "ETag", b"location": "Location", b"retry-after": "Retry-After"}
 """What is kept of an answer's headers."""
@@ -46,7 +49,7 @@ class Wire(asyncio.Protocol):
 
     def _begin(self) -> None:
         self._status, self._headers, self._body = 0, dict[str, str](), bytearray()
-        self._read = 0
+        self._read = self._informational = 0
 
     async def request(self, request: h11.Request, body: bytes | None = None) -> Answer:
         """The answer, whatever its status. Raises Problem; the connection is of no use then."""
@@ -91,15 +94,15 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Something came: taken in at once, so that nothing piles up."""
-        self._read += len(data)
         if self._rest is not None:  # nobody asked
             self.transport.abort()
-        elif self._read > MAX_ANSWER:
+            return
+        self._read += len(data)
+        self._http.receive_data(data)
+        self._go_on()
+        if self._read > MAX_ANSWER:
             self._settle(self._answer(None) if self._status else Problem("no HTTP answer"))
             self.transport.abort()
-        else:
-            self._http.receive_data(data)
-            self._go_on()
 
     def eof_received(self) -> None:
         """The other side has nothing to add. The transport closes by itself."""
@@ -124,6 +127,10 @@ class Wire(asyncio.Protocol):
                     kept = {_HEADERS[name]: value for name, value in event.headers if name in _HEADERS}
                     self._headers = {name: value.decode("latin-1") for name, value in kept.items()}
                     self._status = event.status_code
+                elif isinstance(event, h11.InformationalResponse):
+                    self._informational += 1
+                    if self._informational > _MOST_INFORMATIONAL:
+                        self._settle(Problem("no HTTP answer"))
                 elif isinstance(event, h11.Data):
                     self._body += event.data
                 elif event is h11.PAUSED or isinstance(event, h11.EndOfMessage):  # paused: what a proxy let through

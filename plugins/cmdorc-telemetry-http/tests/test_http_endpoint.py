@@ -45,6 +45,7 @@ def test_endpoints_that_are_taken(endpoint: str) -> None:
         ("t.example/v1", "'t.example/v1'", "https://t.example/v1"),
         ("https:///v1", "'https:///v1'", "https://t.example/v1"),
         ("https://t.example:99999/v1", "Port", "https://t.example/v1"),
+        ("https://bücher..example/v1", "label empty", "https://t.example/v1"),
         ("https://[::1/v1", "IPv6", "https://t.example/v1"),
         ("https://t.example/v1?key=1", "query", "ends with its path"),
         ("https://t.example/v1#top", "fragment", "ends with its path"),
