@@ -18,6 +18,8 @@ class Bounds(NamedTuple):
     """Size that the spool may have."""
     keep_days: int = 30
     """Age at which an event that could not be delivered expires."""
+    history_mib: int = 512
+    """Size that the history of this machine may have; the oldest events make room."""
     batch_events: int = 500
     """Events in one batch."""
     batch_kib: int = 1024

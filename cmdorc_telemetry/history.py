@@ -29,7 +29,7 @@ from .types import Batch, BatchEvent, BatchResult
 log = logging.getLogger("cmdorc_telemetry")
 
 NAME = "history"
-KEEP_SECONDS = 400 * 86_400
+KEEP_DAYS = 400
 SECOND = 1 << 29
 """How many numbers each second has for its events."""
 SCHEMA_VERSION = 2
@@ -172,14 +172,28 @@ def _keep(db: sqlite3.Connection, events: Sequence[BatchEvent]) -> None:
             db.execute(f"INSERT {_INSERT}", (number, *row[1:]))
 
 
+def _bytes(db: sqlite3.Connection) -> int:
+    """How much of the file is in use."""
+    pages, free, size = (
+        int(db.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
+
+
+def _make_room(db: sqlite3.Connection, count: int) -> None:
+    """Delete more of the oldest events than ``count`` that came; their pages are used again."""
+    db.execute("DELETE FROM event WHERE id IN (SELECT id FROM event ORDER BY id LIMIT ?)", (2 * count + 100,))
+
+
 class HistoryReporter(TelemetryReporter):
     """Keeps every event once, whatever is delivered twice."""
 
     class Settings(Struct):
-        """``path``: the database. ``sync``: whether what is kept survives a power failure."""
+        """``path``: the database. ``sync``: whether what is kept survives a power failure. ``mib``: its bound."""
 
         path: str
         sync: bool = False
+        mib: int = 512
 
     settings: Settings
 
@@ -199,7 +213,9 @@ class HistoryReporter(TelemetryReporter):
             db = self._connected()
             with _transaction(db):
                 _keep(db, batch.events)
-                db.execute("DELETE FROM event WHERE id < ?", ((int(clock.wall()) - KEEP_SECONDS) * SECOND,))
+                db.execute("DELETE FROM event WHERE id < ?", ((int(clock.wall()) - KEEP_DAYS * 86_400) * SECOND,))
+                if _bytes(db) > self.settings.mib << 20:
+                    _make_room(db, len(batch.events))
         except BaseException as fault:  # whatever it is: begin anew the next time
             self._suspect = type(fault) is sqlite3.DatabaseError
             await self.close()

@@ -288,7 +288,9 @@ class Pipeline:
 
     def routes(self) -> list[Destination]:
         """Where workers send to: the history, and every allowed destination whose reporter is there."""
-        settings = HistoryReporter.Settings(str(self.home.history), self.situation.user.sync)
+        settings = HistoryReporter.Settings(
+            str(self.home.history), self.situation.user.sync, self.situation.user.bounds.history_mib
+        )
         routes = [
             Destination(HISTORY, lambda: HistoryReporter(settings),
                         lambda item: item.row.private if self.policy.record else None, refresh=self.refresh,

@@ -118,7 +118,7 @@ def test_a_file_that_is_no_text_or_no_file_is_named(tmp_path: Path, file: Path) 
     file.write_bytes(b"a = '\xff'")
     with pytest.raises(ConfigError, match=f"^{file}: cannot be read: 'utf-8' codec can't decode"):
         load_layer(file)
-    with pytest.raises(ConfigError, match=f"^{tmp_path}: cannot be read: .*Is a directory"):
+    with pytest.raises(ConfigError, match=f"^{tmp_path}: cannot be read: .*it is no file"):
         read_table(tmp_path)
 
 

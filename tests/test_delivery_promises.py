@@ -834,7 +834,30 @@ def test_flush_and_stop_as_the_loop_ends(thread: Threads, monkeypatch: pytest.Mo
     assert made.delivery.running
     try:
         assert not made.delivery.flush(LONG)
-        assert not made.delivery.stop(0.0)
+        assert made.delivery.stop(0.0)  # nothing is left to wait for
+        assert not made.delivery.stop(0.06)  # for who has time the thread itself
     finally:
         go.set()
+    assert made.delivery.stop(LONG)
+
+
+def test_the_end_of_a_process_does_not_wait_for_a_slow_disk(thread: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    class History(Reporter):
+        async def close(self) -> None:
+            assert let_go.wait(LONG)
+
+    def close(spool: Spool) -> None:
+        assert let_go.wait(LONG)
+        closing(spool)
+
+    let_go, closing, other = threading.Event(), Spool.close, Reporter()
+    made = thread(to(History(None), "history", trusted=True), to(other), pump=putting(["a"]))
+    assert made.delivery.flush(LONG)
+    monkeypatch.setattr(Spool, "close", close)
+    try:
+        until(lambda: made.delivery.stop(0.05), "nothing is left to wait for")
+        assert made.delivery.running
+        assert other.closed == 1  # a reporter is not the disk's: it got its moment
+    finally:
+        let_go.set()
     assert made.delivery.stop(LONG)

@@ -18,7 +18,7 @@ import pytest
 
 from cmdorc_telemetry import clock, history
 from cmdorc_telemetry.errors import StorageError
-from cmdorc_telemetry.history import KEEP_SECONDS, SCHEMA_VERSION, SECOND, HistoryReporter
+from cmdorc_telemetry.history import KEEP_DAYS, SCHEMA_VERSION, SECOND, HistoryReporter
 from cmdorc_telemetry.types import Batch, BatchEvent
 
 NOW = 1_795_316_400.9  # 2026-11-22T03:00:00.9Z
@@ -87,7 +87,7 @@ async def test_a_single_event_may_be_reported(reporter: HistoryReporter, path: P
 
 
 async def test_events_go_after_their_time(reporter: HistoryReporter, path: Path) -> None:
-    oldest = int(NOW) - KEEP_SECONDS
+    oldest = int(NOW) - KEEP_DAYS * 86_400
     await reporter.report_batch(batch(body(1, oldest - 1), body(2, oldest), body(3)))
     assert [row[0][-1] for row in rows(path)] == ["2", "3"]
 
@@ -96,10 +96,10 @@ async def test_what_was_kept_goes_when_its_time_has_come(
     reporter: HistoryReporter, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await reporter.report_batch(batch(body(1)))
-    monkeypatch.setattr(clock, "wall", lambda: NOW + KEEP_SECONDS)
-    await reporter.report_batch(batch(body(2, NOW + KEEP_SECONDS)))
+    monkeypatch.setattr(clock, "wall", lambda: NOW + KEEP_DAYS * 86_400)
+    await reporter.report_batch(batch(body(2, NOW + KEEP_DAYS * 86_400)))
     assert [row[0][-1] for row in rows(path)] == ["1", "2"]
-    monkeypatch.setattr(clock, "wall", lambda: NOW + KEEP_SECONDS + 1)
+    monkeypatch.setattr(clock, "wall", lambda: NOW + KEEP_DAYS * 86_400 + 1)
     await reporter.report_batch(batch())
     assert [row[0][-1] for row in rows(path)] == ["2"]
 
@@ -374,3 +374,17 @@ def test_two_processes_write_at_once(path: Path) -> None:
         _, errors = process.communicate(timeout=30)
         assert (process.returncode, errors) == (0, "")
     assert [row[0] for row in rows(path)] == [str(uuid.UUID(int=number)) for number in (*range(80), 10**6)]
+
+
+def test_the_oldest_events_make_room(path: Path) -> None:
+    reporter = HistoryReporter(HistoryReporter.Settings(str(path), mib=1))
+    for number in range(40):
+        bodies = [body(100 * number + each, NOW + number, note="x" * 900) for each in range(50)]
+        asyncio.run(reporter.report_batch(batch(*bodies)))
+    asyncio.run(reporter.close())
+    kept = [row[1] - int(NOW) for row in rows(path)]
+    assert kept == sorted(kept)
+    assert kept[-1] == 39, "the newest are there"
+    assert kept[0] > 0, "the oldest are not"
+    assert 500 < len(kept) < 1200
+    assert path.stat().st_size < 3 << 20

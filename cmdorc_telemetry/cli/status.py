@@ -124,12 +124,14 @@ def _usage(used: Usage) -> list[tuple[str, Part]]:
                     f"{_mib(used.journal_bytes)} of {most.journal_mib:,} MiB"),
         ("Spool", f"{used.spool_events:,} of {plural(most.spool_events, 'event')}, "
                   f"{_mib(used.spool_bytes)} of {most.spool_mib:,} MiB, for {plural(most.keep_days, 'day')} at most"),
+        ("History", f"{_mib(used.history_bytes)} of {most.history_mib:,} MiB, "
+                    f"for {plural(used.history_days, 'day')} at most"),
         ("Batches", f"{plural(most.batch_events, 'event')}, {most.batch_kib:,} KiB or {most.batch_seconds:,} s "
                     f"at most; pauses of {duration(most.pause_seconds * 1000)} at most"),
         ("A process", f"{plural(used.threads, 'thread')} at most, sync {_on(used.sync)}, "
                       f"background sender {_on(used.background)}"),
     ]  # fmt: skip
-    rows.extend(("" if number else "Set aside", f"{place(path)} (could not be used)")
+    rows.extend(("" if number else "Moved aside", f"{place(path)} (could not be used)")
                 for number, path in enumerate(used.moved_aside))  # fmt: skip
     return rows
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from .. import journal
+from ..history import KEEP_DAYS
 from .machine import Machine
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Usage(Struct, kw_only=True):
     journal_bytes: int
     spool_events: int
     spool_bytes: int
+    history_bytes: int
+    history_days: int = KEEP_DAYS
     threads: int
     """At most, in a process that delivers: one for telemetry, and one a reporter."""
     bounds: dict[str, int]
@@ -45,6 +48,7 @@ def usage(machine: Machine, spool: Spool | None) -> Usage:
         journal_bytes=sum(sizes),
         spool_events=events,
         spool_bytes=size,
+        history_bytes=_size(machine.home.history),
         threads=len(pipeline.routes()),  # the history is one of them, and needs none of its own
         bounds=user.bounds._asdict(),
         sync=user.sync,

@@ -192,9 +192,9 @@ class Delivery:
         await asyncio.gather(*(worker.close() for worker in own))
 
     def stop(self, timeout: float = EXIT_SECONDS) -> bool:
-        """Let the thread end; wait for it at most ``timeout`` seconds. Whether it ended, or nothing is left to wait for.
+        """Let the thread end; wait for it at most ``timeout`` seconds. Whether it ended.
 
-        Who has no more time than the end of a process does not wait for files to be closed: they need not be.
+        Who has no more time than the end of a process does not wait until files are closed: they need not be.
         """
         if self._thread is None or self._thread is threading.current_thread():
             return True

@@ -131,9 +131,10 @@ def test_what_is_in_use_is_shown_beside_what_may_be(machine) -> None:
     machine.record()
     lines = machine("status").stdout.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("Journal "))
-    assert lines[at : at + 4] == [
+    assert lines[at : at + 5] == [
         "Journal    1 of 1,000 segments, 0.0 of 64 MiB",
         f"Spool      2 of 200,000 events, {lines[at + 1].split()[5]} of 256 MiB, for 30 days at most",
+        f"History    {lines[at + 2].split()[1]} of 512 MiB, for 400 days at most",
         "Batches    500 events, 1,024 KiB or 5 s at most; pauses of 1 h 0 min at most",
         "A process  2 threads at most, sync off, background sender off",
     ]
@@ -175,10 +176,10 @@ def test_what_was_moved_aside_is_named(machine) -> None:
     (spool,) = machine.home.telemetry.glob("spool.db.corrupt-*")
     spool.with_name(f"{spool.name}-wal").touch()  # belongs to it
     lines = machine("status").stdout.splitlines()
-    at = next(number for number, line in enumerate(lines) if line.startswith("Set aside"))
+    at = next(number for number, line in enumerate(lines) if line.startswith("Moved aside"))
     assert lines[at : at + 2] == [
-        f"Set aside  {machine.home.journal / segment.stem}.corrupt (could not be used)",
-        f"           {spool} (could not be used)",
+        f"Moved aside  {machine.home.journal / segment.stem}.corrupt (could not be used)",
+        f"             {spool} (could not be used)",
     ]
     assert machine.json("status")["usage"]["moved_aside"] == [
         f"{machine.home.journal / segment.stem}.corrupt",

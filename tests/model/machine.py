@@ -370,6 +370,15 @@ class Machine(RuleBasedStateMachine):
         elif process.spool is not None:
             self.perform(process, process.spool.hurry, self.plan(drawn, process))
 
+    @rule(number=which, level=st.sampled_from((None, "off", "minimal")), name=st.sampled_from(("team", "runs", "own")))
+    def withdraw(self, number: int, level: str | None, name: str) -> None:
+        """What was imported under a yes is sent after a no, or a lesser yes."""
+        process = self.process(number)
+        self.capture_by(process, KINDS, None)
+        self.pump_by(process, None)
+        self.decide(level, None)
+        self.send_by(process, name, (), "", None)
+
     @rule(number=which, level=st.sampled_from(LEVELS[1:]), at=moments, dies=moments, late=st.booleans())
     def race(self, number: int, level: str, at: int | str, dies: int | str, late: bool) -> None:
         """Two import what one of them recorded under a decision that is no longer the latest.
@@ -450,6 +459,8 @@ class Machine(RuleBasedStateMachine):
         self.gone(self.processes[0], False, None)
         assert not self.seen.waiting, "something is left in a journal"
         assert not self.left(), f"something is left: {self.left()}"
+        for name, target in self.reference.targets.items():
+            assert not target.present or target.view.source is None, f"{name} is there although its reporter is gone"
         for event in self.reference.events.values():
             assert event.imported or not event.sure, f"{event} is gone"
 

@@ -294,6 +294,7 @@ def test_a_reporter_of_the_parents_is_not_the_childs(programs) -> None:
 
 def test_a_child_imports_what_a_thread_of_ours_was_importing(programs) -> None:
     """Python leaves such a module locked for ever in the child."""
+    quick(programs)
     (programs.folder / "slow_to_import.py").write_text(
         "import os, time\n"
         "if os.getpid() == int(os.environ['PARENT']):\n"
