@@ -1,7 +1,8 @@
 """The interface of a reporter: code that sends bodies to one destination.
 
-A reporter sees only what the gate let out, never a lifecycle record. It is made, used and closed on the
-telemetry thread, inside one asyncio loop, so it may import heavy libraries in ``__init__``.
+A reporter sees only what the gate let out, never a lifecycle record. It is made, used and closed in a thread and
+an asyncio loop of its own, so it may import heavy libraries in ``__init__``. Each call has a deadline: what still
+awaits then is cancelled; what blocks the thread is left alone until it comes back, and holds up nobody else.
 """
 
 from __future__ import annotations

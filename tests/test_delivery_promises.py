@@ -663,6 +663,7 @@ def test_a_fault_of_its_own_ends_the_thread_and_is_told(thread: Threads, caplog:
     assert not made.delivery.flush(LONG)
     until(lambda: not made.delivery.running, "the thread ends")
     assert not made.delivery.flush(LONG)
+    assert made.delivery.stop()
     assert caplog.messages == ["telemetry cannot deliver: a mistake. Events are kept."]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import sqlite3
@@ -229,6 +230,17 @@ def test_a_file_system_without_locks_is_an_error_and_costs_no_descriptor(
         FileLock(tmp_path / "lock").acquire()
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         os.fstat(taken[0])
+
+
+def test_a_file_system_that_always_says_taken_grants_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(fd: int, operation: int) -> None:
+        raise OSError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK))
+
+    monkeypatch.setattr(fcntl, "flock", taken)
+    lock = FileLock(tmp_path / "lock")
+    assert not lock.acquire(wait=False)
+    with pytest.raises(BlockingIOError), lock:  # who waits for one has been told that there are none
+        pytest.fail("it went on without a lock")
 
 
 def next_descriptor() -> int:

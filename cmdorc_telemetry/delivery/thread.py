@@ -30,7 +30,7 @@ LONG_IMPORT_SECONDS = 0.02
 LOOK_SECONDS = 10.0
 """How often to look for what other processes left behind, and whether the decision is still what it was."""
 _PIECE_SECONDS = 0.1
-_LAST_BATCH_SECONDS = EXIT_SECONDS * 0.3
+_LAST_BATCH_SECONDS = EXIT_SECONDS * 0.2
 
 
 @dataclass

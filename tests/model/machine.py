@@ -44,11 +44,8 @@ kinds = st.lists(st.sampled_from(KINDS), min_size=1, max_size=4)
 names = st.sampled_from(("history", "team", "mine", "runs", "own"))
 answers = st.lists(st.sampled_from(ANSWERS), max_size=5)
 faults = st.sampled_from(("", "", "", *FAULTS))
-moments = st.one_of(
-    st.integers(1, 12),
-    st.integers(1, 45),
-    st.sampled_from(("BEGIN", "COMMIT", "lock", "unlink", "rename", "dup2", "report")),
-)
+CALLS = ("BEGIN", "COMMIT", "lock", "unlink", "rename", "dup2", "report")
+moments = st.one_of(st.integers(1, 12), st.integers(1, 45), st.sampled_from(CALLS))
 meanwhile = st.tuples(
     st.sampled_from(("capture", "pump", "send", "take over") * 3 + ("open", "end", "kill", "jump", "start", "decide")),
     which, names, st.sampled_from(LEVELS), st.one_of(st.none(), moments),
@@ -141,6 +138,8 @@ class Machine(RuleBasedStateMachine):
         for name, receiver in self.receivers.items():
             if (target := self.reference.targets.get(name)) is not None:
                 target.accepted, target.refused = receiver.accepted, receiver.refused
+            if receiver.faults:
+                raise receiver.faults[0]
         self.seen = self.observer.look()
         self.reference.explain(self.seen, step, self.kernel.now)
 
@@ -150,13 +149,20 @@ class Machine(RuleBasedStateMachine):
             return None
         trouble, at, (what, number, name, level, dies) = drawn
 
+        death = Plan("die", dies) if dies else None
+        stopped = self.stopped(body, at, lambda: self.meanwhile(body, what, number, name, level, death))
+        return stopped if trouble == "yield" else Plan(trouble, at)
+
+    def stopped(self, body: Body, at: int | str, meanwhile: Callable[[], None]) -> Plan:
+        """The plan to be interrupted."""
+
         def then() -> None:
             running, self.kernel.running = self.kernel.running, None
             self.check(body)
-            self.meanwhile(body, what, number, name, level, Plan("die", dies) if dies else None)
+            meanwhile()
             self.kernel.running = running
 
-        return Plan(trouble, at, then)
+        return Plan("yield", at, then)
 
     def meanwhile(self, waiting: Body, what: str, number: int, name: str, level: str | None, plan: Plan | None) -> None:
         """What others do while one process is stopped between two calls; they may die of it."""
@@ -379,29 +385,54 @@ class Machine(RuleBasedStateMachine):
         self.decide(level, None)
         self.send_by(process, name, (), "", None)
 
-    @rule(number=which, level=st.sampled_from(LEVELS[1:]), at=moments, dies=moments, late=st.booleans())
-    def race(self, number: int, level: str, at: int | str, dies: int | str, late: bool) -> None:
+    @rule(level=st.sampled_from(LEVELS[1:]), at=st.sampled_from(CALLS), dies=st.sampled_from(CALLS), late=st.booleans())
+    def race(self, level: str, at: str, dies: str, late: bool) -> None:
         """Two import what one of them recorded under a decision that is no longer the latest.
 
         It gives the segment up, is stopped, and the other one takes it, dies of it, or forgets it a day later.
         """
-        process = self.process(number)
+        process = self.another()
+        self.pump_by(process, None)
         self.capture_by(process, KINDS, None)
         self.decide(level, None)
 
-        def then() -> None:
-            running, self.kernel.running = self.kernel.running, None
-            self.check(process)
-            for death, days in ((None if late else Plan("die", dies), 2.0), (None, 0.0)):
+        def meanwhile() -> None:
+            if not late:
+                self.pump_by(self.another(), Plan("die", dies))
+                return
+            for days in (2.0, 0.0):  # what was finished a day ago is forgotten as the next one is
                 other = self.another()
-                self.pump_by(other, death)
-                if late:
-                    self.jump(days * DAY)
-                    self.capture_by(other, ["anomaly_detected"], None)
-                    self.gone(other, True, None)
-            self.kernel.running = running
+                self.pump_by(other, None)
+                self.jump(days * DAY)
+                self.capture_by(other, ["anomaly_detected"], None)
+                self.gone(other, True, None)
 
-        self.pump_by(process, Plan("yield", at, then))
+        self.pump_by(process, self.stopped(process, at, meanwhile))
+
+    @rule(number=which, name=names, said=answers, at=st.sampled_from(CALLS), wait=st.booleans())
+    def overtake(self, number: int, name: str, said: Sequence[str], at: str, wait: bool) -> None:
+        """A sender is stopped in the middle of a batch, and another one sends; it goes on when that has answered."""
+        process = self.process(number)
+        self.capture_by(process, KINDS, None)
+        self.pump_by(process, None)
+
+        def meanwhile() -> None:
+            other = self.another()
+            self.send_by(other, name, (), "", None)
+            if wait:
+                self.jump(90.0)
+                self.send_by(other, name, said, "", None)
+
+        self.send_by(process, name, (), "", self.stopped(process, at, meanwhile))
+
+    @rule(number=which, first=moments, second=moments)
+    def run_out(self, number: int, first: int | str, second: int | str) -> None:
+        """The disk fails, is well for a moment, and is full."""
+        process = self.process(number)
+        self.capture_by(process, KINDS, Plan("fail", first))
+        self.jump(5.0)
+        self.capture_by(process, KINDS, None)
+        self.capture_by(process, KINDS, Plan("full", second))
 
     def decide(self, level: str | None, drawn: Any) -> None:
         """A yes to some level, to recording alone, or a no."""

@@ -57,14 +57,19 @@ class Receiver:
         self.refused: set[str] = set()
         self.answers: Sequence[str] = ()
         self.batch_fault = ""
+        self.faults: list[AssertionError] = []
+        """What must not have happened."""
         self._since: float | None = None
 
     def take(self, batch: Batch) -> BatchResult | None:
         now, since = self._kernel.ticks, self._since
-        assert since is None or now - since > PATIENCE, "two processes send at once"
-        self._since = now
         try:
+            assert since is None or now - since > PATIENCE, "two processes send at once"
+            self._since = now
             return self._answer(batch)
+        except AssertionError as fault:  # which a worker takes for a failure of the receiver's
+            self.faults.append(fault)
+            raise
         finally:
             self._since = None
 

@@ -10,6 +10,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
@@ -63,7 +64,7 @@ def _child(work: Callable[[], object]) -> NoReturn:
         _ptrace(_TRACEME, 0)
         os.kill(os.getpid(), signal.SIGSTOP)
         work()
-        os.kill(os.getpid(), signal.SIGSTOP)  # it is done
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # it is done; no other thread may get that
     except BaseException:
         traceback.print_exc()
     finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,6 +53,10 @@ class Program:
         lost = sum(recorder.journal.lost.values()) if recorder is not None else runs
         delivered = telemetry.flush(seconds) if flush else False
         telemetry.close()
+        end = time.monotonic() + DEADLINE
+        while any(thread.name.startswith("telemetry") for thread in threading.enumerate()):  # it waits 50 ms alone
+            assert time.monotonic() < end
+            time.sleep(0.001)
         return Outcome(telemetry.recording, runs - lost, delivered, list(self._warnings))
 
     def ledger(self) -> Ledger:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from cmdorc_telemetry import files
 from cmdorc_telemetry.cli import telemetry as group
 from cmdorc_telemetry.config import Home
 
@@ -124,6 +125,7 @@ def test_a_program_helps_itself(name: str, damage: str, home: Home, program) -> 
     assert len(first.warnings) <= 1
     second = program()
     assert second == (True, 1, True, [])
+    assert not [each for each in home.journal.glob("*.seg") if files.is_foreign(each)]
     ledger = program.ledger()
     assert ledger.recorded == ledger.acknowledged + sum(ledger.dropped.values())
     # Of three events before the damage and two behind it, only what was hit may be missing.

@@ -441,8 +441,8 @@ def test_the_example_in_the_docs() -> None:
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     first, second, third = done.stdout.splitlines()
-    assert first.endswith("is not ready (503): made to fail, after 1.0")
-    assert second.endswith("the connection broke off, after None")
+    assert first.endswith("the connection broke off, after None")
+    assert second.endswith("is not ready (503): made to fail, after 1.0")
     assert "status='duplicate'" in third
 
 
