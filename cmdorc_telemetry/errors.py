@@ -89,7 +89,7 @@ class RetryLater(DeliveryError):
 
 
 class TooLarge(DeliveryError):
-    """The receiver takes smaller batches only: it is split; a single event that is too large is set aside."""
+    """The receiver takes smaller batches only: it is split; one event that is too large is dropped."""
 
 
 class Rejected(DeliveryError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import logging
 import os
 import stat
@@ -119,6 +118,8 @@ def set_aside(path: Path) -> Path:
 
     Only for whoever holds the lock that belongs to ``path``. Raises OSError.
     """
+    import glob
+
     kept = path.with_name(f"{path.name}.corrupt-{os.urandom(4).hex()}")
     for old in path.parent.glob(f"{glob.escape(path.name)}.corrupt-*"):
         with contextlib.suppress(OSError):  # a directory is nothing that we made

@@ -45,6 +45,10 @@ class NewerSegment(StorageError):
     """A segment of a later version: left for the program that wrote it."""
 
 
+class _Full(OSError):
+    """As much waits to be imported as may."""
+
+
 class Segment(Struct):
     """A segment as read: what its header says, and the records behind an offset."""
 
@@ -150,7 +154,7 @@ class Journal:
         self._path: Path | None = None
         self._size = 0
         self._drops: dict[str, int] = {}
-        self._pause_until = 0.0
+        self._fault, self._pause_until = OSError(), 0.0
         self._held: dict[None, tuple[int, Path]] = {}
         """The descriptor that is held and the file it was opened for; threads settle by it who is first."""
         on_fork(self)
@@ -177,7 +181,7 @@ class Journal:
                 self._held.clear()
                 self._fd, self._path = -1, None
                 return self.append(record)
-            self._count("storage-failed")
+            self._count("journal-full" if isinstance(fault, _Full) else "storage-failed")
             self._trouble(fault)
             return False
         self._size += written
@@ -285,11 +289,11 @@ class Journal:
     def _create(self) -> tuple[int, Path]:
         """Make a segment; where that fails, leave the directory alone for a moment."""
         if clock.monotonic() < self._pause_until:
-            raise OSError(errno.EAGAIN, "left alone for a moment after a failure")
+            raise self._fault.with_traceback(None)
         try:
             return self._made()
-        except OSError:
-            self._pause_until = clock.monotonic() + PAUSE_SECONDS
+        except OSError as fault:
+            self._fault, self._pause_until = fault, clock.monotonic() + PAUSE_SECONDS
             raise
 
     def _made(self) -> tuple[int, Path]:
@@ -299,7 +303,7 @@ class Journal:
         except StorageError as fault:
             raise OSError(errno.EIO, str(fault)) from fault
         if _full(self.directory, self._bounds):
-            raise OSError(errno.ENOSPC, "too many segments wait to be imported")
+            raise _Full(errno.ENOSPC, "too many segments wait to be imported")
         self.source = self.source or os.urandom(8).hex()
         name = os.urandom(12).hex()
         new, final = self.directory / f"{name}.new", self.directory / f"{name}.seg"

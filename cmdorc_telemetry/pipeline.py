@@ -31,7 +31,7 @@ from .plugins import PluginHost
 from .reporter import TelemetryReporter
 from .spec import Level, Shapes, TelemetryRegistry, lower, project
 from .spool import Spool
-from .types import Leased, Row, View
+from .types import Gated, Leased, Row, View
 
 log = logging.getLogger("cmdorc_telemetry")
 
@@ -202,6 +202,9 @@ class Pipeline:
             return
         except StorageError as fault:
             log.warning("%s; it was set aside", fault)
+            # How many records it had, nobody knows: one at least, or nobody would have made it.
+            spool.take_in(orphan.path.name, Gated(unreadable=1), before=before, after=before, drops={},
+                          still_there=orphan.linked)  # fmt: skip
             orphan.set_aside()
             return
         if self._take_in(spool, segment, before, orphan.linked):

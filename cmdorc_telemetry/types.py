@@ -19,10 +19,11 @@ TriggerOutcome = Literal["ran", "nothing", "cycle", "refused"]
 EventStatus = Literal["accepted", "duplicate", "rejected", "retry"]
 Audience = Literal["shared", "private"]
 DropReason = Literal[
-    "storage-failed", "corrupt", "expired", "spool-full", "over-size", "rejected-by-server", "withdrawn-consent",
-    "destination-removed", "destination-changed", "reporter-gone", "discarded",
+    "journal-full", "storage-failed", "corrupt", "expired", "spool-full", "over-size", "rejected-by-server",
+    "withdrawn-consent", "destination-removed", "destination-changed", "reporter-gone", "discarded",
 ]  # fmt: skip
 DROP_REASONS: Mapping[DropReason, str] = {
+    "journal-full": "As many journal segments, or as many bytes, waited to be imported as the bounds allow.",
     "storage-failed": "It could not be written to the journal, mostly because the disk was full.",
     "corrupt": "It was damaged on disk.",
     "expired": "It could not be delivered within `keep_days`.",

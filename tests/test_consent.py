@@ -352,7 +352,7 @@ def test_a_file_that_cannot_be_used_turns_everything_off_and_can_be_replaced(nam
 
 def test_a_directory_in_place_of_the_file_turns_everything_off(home: Home) -> None:
     home.consent.mkdir(parents=True)
-    with pytest.raises(ConsentError, match="Is a directory"):
+    with pytest.raises(ConsentError, match="it is no file"):
         load_consent(home)
     assert save_grant(home, CORE_SPEC, YES) == load_consent(home)
     (kept,) = home.telemetry.glob("consent.toml.corrupt-*")

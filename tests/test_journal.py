@@ -360,6 +360,8 @@ def test_the_directory_is_bounded_in_number_and_size(tmp_path: Path, monotonic: 
     with closing(Journal(tmp_path, "g", bounds=few, on_trouble=heard.append)) as book:
         assert not book.append(b"y")
         assert heard == [f"{tmp_path} cannot be written: too many segments wait to be imported"]
+        assert not book.append(b"y"), "left alone for a moment"
+        assert book.lost == {"journal-full": 2}
         next(orphans(tmp_path)).discard()
         monotonic.now += 1
         assert book.append(b"y")

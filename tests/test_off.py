@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 WATCHED = """
-import asyncio, json, sys, threading
+import asyncio, json, os, sys, threading
 import cmdorc
 
 touched = []
 def hook(name, arguments):
     if name == "open" or name.startswith(("socket.", "sqlite3.", "os.mkdir", "os.rename", "os.listdir", "os.scandir")):
-        touched.append((name, str(arguments[0]) if arguments else "", str(arguments[1]) if len(arguments) > 1 else ""))
+        reads = name == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        touched.append((name, str(arguments[0]) if arguments else "", reads))
 before = set(sys.modules)
 sys.addaudithook(hook)
 from cmdorc_telemetry import TelemetryOrchestrator, instrument
@@ -71,7 +72,7 @@ def test_nothing_happens_while_telemetry_is_off(tmp_path: Path, extra: dict[str,
     home = str(tmp_path / "home")
     touched = [entry for entry in seen["touched"] if entry[1].startswith(home)]  # type: ignore[attr-defined]
     assert {Path(entry[1]).name for entry in touched} <= {"config.toml", "consent.toml"}
-    assert all(entry[0] == "open" and "r" in entry[2] for entry in touched)
+    assert all(reads for _, _, reads in touched)
     assert not [entry for entry in seen["touched"] if entry[0].startswith(("socket.connect", "sqlite3."))]  # type: ignore[attr-defined]
 
 

@@ -391,6 +391,7 @@ def test_a_file_that_is_no_segment_is_set_aside(
     assert pipeline.pump(spool)
     assert [path.name for path in machine.home.journal.iterdir()] == ["a.corrupt"]
     assert pending(spool) == 1
+    assert [ledger.dropped for ledger in spool.ledger().values()] == [{"corrupt": 1}] * 2, "at least one event"
     (warning,) = warnings()
     assert warning.startswith("a.seg is no journal segment")
     assert warning.endswith("it was set aside")

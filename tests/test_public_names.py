@@ -75,11 +75,11 @@ print(*sorted(own))
     *foreign, own = done.stdout.splitlines()
     parsers = {"tomli"} if sys.version_info < (3, 11) and code else set()
     assert {name.partition(".")[0] for name in foreign} == parsers
-    leaves = {".errors", ".bounds", ".config"}
+    leaves = {".errors", ".bounds", ".files", ".config"}
     expected = {
         "": set(),
         ".config": leaves,
-        ".consent": leaves | {".clock", ".consent", ".files"},
-        ".identity": leaves | {".identity", ".files"},
+        ".consent": leaves | {".clock", ".consent"},
+        ".identity": leaves | {".identity"},
     }[code]
     assert set(own.split()) == {"cmdorc_telemetry", *(f"cmdorc_telemetry{name}" for name in expected)}

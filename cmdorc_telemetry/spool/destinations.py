@@ -82,7 +82,8 @@ class Destinations(SpoolFile):
         """Add the destination of a reporter injected by code; ``owner`` is how others see whether it lives."""
         with self._write() as db:
             db.execute(
-                "INSERT INTO destination(name, audience, identity, source, cursor, owner) VALUES(?,?,?,?,?,?)",
+                "INSERT INTO destination(name, audience, identity, source, cursor, owner) VALUES(?,?,?,?,?,?) "
+                "ON CONFLICT DO NOTHING",  # the spool is opened again where it could not be used for a while
                 (view.name, view.audience, view.identity, view.source, self._end(db), owner),
             )
             self._trim(db)  # where it is the only one, nobody needs what came before it

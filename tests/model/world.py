@@ -93,7 +93,7 @@ class Observer:
                 data = path.read_bytes()
             except FileNotFoundError:
                 continue
-            world.told[path.name] = sum(json.loads(data[_HALF:_HEADER]).values())
+            world.told[path.name] = json.loads(data[_HALF:_HEADER]).get("storage-failed", 0)
             if offset is None:
                 continue
             generation = json.loads(data[data.index(b"{") : _HALF])["generation"].partition("/")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -94,9 +95,10 @@ class Programs:
         ledger = self.deliver()
         assert (ledger.pending, ledger.dropped) == (0, {})
         with closing(sqlite3.connect(self.home.history)) as db:
-            found = Counter(number for (number,) in db.execute("SELECT duration_ms FROM event"))
-        assert ledger.recorded == ledger.acknowledged == found.total()  # the history takes each id once
-        return found
+            bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM event")]
+        assert ledger.recorded == ledger.acknowledged == len(bodies)
+        assert len({body["event_id"] for body in bodies}) == len(bodies)
+        return Counter(body["duration_ms"] for body in bodies)
 
     def end(self) -> None:
         for program in self._begun:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cmdorc_telemetry import journal
+from cmdorc_telemetry import Telemetry, journal
 from cmdorc_telemetry.bounds import Bounds
 from cmdorc_telemetry.cli import telemetry as group
 from cmdorc_telemetry.config import Home
@@ -49,6 +49,22 @@ def test_slow_captures_are_counted_and_shown(home: Home, program, slow: list[int
     number, line = told(home)
     assert number >= before + 6
     assert line == f"Slow disk    {number} captures took over 10 ms"
+
+
+def test_each_is_counted_once_however_often_its_segment_is_read(home: Home, slow: list[int]) -> None:
+    before, _ = told(home)
+    telemetry = Telemetry.start(environ={"CMDORC_HOME": str(home.root)})
+    for _ in range(3):
+        for _ in range(3):
+            assert telemetry.track("command_completed", {"state": "success", "final": True, "duration_ms": 1})
+        assert telemetry.flush(20)
+    recorder = telemetry._recorder
+    assert recorder is not None
+    telemetry.close()
+    again = Telemetry.start(environ={"CMDORC_HOME": str(home.root)})
+    assert again.flush(20)
+    again.close()
+    assert told(home)[0] == before + recorder.journal.slow
 
 
 def test_a_segment_tells_of_its_own_alone(tmp_path: Path, slow: list[int]) -> None:

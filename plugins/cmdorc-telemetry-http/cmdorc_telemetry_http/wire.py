@@ -101,7 +101,7 @@ class Wire(asyncio.Protocol):
         self._http.receive_data(data)
         self._go_on()
         if self._read > MAX_ANSWER:
-            self._settle(self._answer(None) if self._status else Problem("no HTTP answer"))
+            self._settle(self._answer(None))  # its head is there: h11 takes no long one
             self.transport.abort()
 
     def eof_received(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +15,7 @@ import pytest
 
 from cmdorc_telemetry.errors import RetryLater
 from cmdorc_telemetry.types import Batch
-from cmdorc_telemetry_http import HttpReporter, connection, wire
+from cmdorc_telemetry_http import HttpReporter, connection, route, wire
 from cmdorc_telemetry_http.answers import Answer
 from cmdorc_telemetry_http.connection import Connection
 
@@ -292,7 +294,8 @@ async def test_it_is_not_used_again_after_a_rest(monkeypatch: pytest.MonkeyPatch
         await sending.close()
 
 
-async def test_who_speaks_unasked_is_not_asked_again() -> None:
+async def test_who_speaks_unasked_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_REST_SECONDS", 60)
     async with listening(Raw()) as raw:
         sending = raw.connect()
         await ask(sending)
@@ -326,17 +329,34 @@ async def test_what_is_in_use_at_close_is_not_kept(server: Server) -> None:
     assert sending._kept is None
 
 
-async def test_an_answer_ahead_of_the_request() -> None:
-    async def busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+@pytest.mark.parametrize("reset", [False, True])
+async def test_what_happens_ahead_of_the_request(monkeypatch: pytest.MonkeyPatch, reset: bool) -> None:
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            return
         writer.write(b"HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-        await writer.drain()
-        await reader.readuntil(b"\r\n\r\n")
+        await reader.read()
 
+    opened = route.Route.open
+
+    async def slowly(self: route.Route) -> wire.Wire:
+        made = await opened(self)
+        await until(lambda: made.transport.is_closing() if reset else made._read > 0)
+        await asyncio.sleep(0)
+        return made
+
+    monkeypatch.setattr(route.Route, "open", slowly)
     raw = Raw()
-    raw.talk = busy  # type: ignore[method-assign]
+    raw.talk = hasty  # type: ignore[method-assign]
     async with listening(raw):
         sending = raw.connect()
-        assert (await ask(sending)).status == 503
+        if reset:
+            with pytest.raises(RetryLater, match="the connection broke off"):
+                await ask(sending)
+        else:
+            assert (await ask(sending)).status == 503
         await sending.close()
 
 
