@@ -46,6 +46,7 @@ class Delivery:
     """Told in a sentence what keeps it from delivering."""
     asleep: bool = False
     """Whether the thread looks at this process's journal only when ``wake`` is called."""
+    _starting: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
     _loop: asyncio.AbstractEventLoop | None = None
     _ready: threading.Event = field(default_factory=threading.Event)
@@ -65,14 +66,15 @@ class Delivery:
 
     def start(self) -> None:
         """Start the thread; harmless where it runs. Where no thread can be had, events wait for another process."""
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as fault:
-                log.debug("no telemetry thread: %s", fault)
-            else:
-                self._thread = thread
+        with self._starting:  # a flush may come while somebody else starts it
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as fault:
+                    log.debug("no telemetry thread: %s", fault)
+                else:
+                    self._thread = thread
 
     def wake(self) -> None:
         """Something was recorded. To be called when ``asleep``, from any thread; in a forked child it does nothing."""

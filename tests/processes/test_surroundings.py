@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+
+from cmdorc_telemetry.delivery import Delivery
+from cmdorc_telemetry.spool import Spool
 
 THREADS, EACH = 8, 500
 
@@ -202,3 +207,29 @@ def test_what_expires_by_a_clock_that_jumps_is_counted(jump: int, programs) -> N
     assert ledger.pending == 0
     with closing(sqlite3.connect(programs.home.history)) as db:
         assert db.execute("SELECT count(*) FROM event").fetchone() == (ledger.acknowledged,)
+
+
+def test_whoever_starts_delivery_at_once_starts_it_once(tmp_path: Path) -> None:
+    """A flush need not wait for whoever is about to start it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for turn in range(30):
+            opened: list[Spool] = []
+
+            def spool(path: Path = tmp_path / f"{turn}" / "spool.db", opened: list[Spool] = opened) -> Spool:
+                opened.append(Spool(path))
+                return opened[-1]
+
+            delivery = Delivery(spool, [], lambda spool: True, tmp_path / "locks")
+            gate = threading.Barrier(4)
+            starters = [threading.Thread(target=lambda d=delivery, g=gate: (g.wait(), d.start())) for _ in range(4)]
+            for starter in starters:
+                starter.start()
+            for starter in starters:
+                starter.join()
+            assert delivery.flush(20)
+            assert delivery.stop(20)
+            assert len(opened) == 1
+    finally:
+        sys.setswitchinterval(before)
