@@ -395,6 +395,10 @@ class Machine(RuleBasedStateMachine):
         self.pump_by(process, None)
         self.capture_by(process, KINDS, None)
         self.decide(level, None)
+        if at == "lock":  # and what one of them has opened when the other one deletes it
+            gone = self.another()
+            self.capture_by(gone, KINDS, None)
+            self.gone(gone, True, None)
 
         def meanwhile() -> None:
             if not late:

@@ -64,12 +64,15 @@ class Programs:
         self.environ = {**environ, "CMDORC_HOME": str(self.home.root), "CMDORC_TELEMETRY": "minimal"}
         self._begun: list[subprocess.Popen[str]] = []
 
-    def begin(self, code: str, *, python: str = sys.executable, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        """A program under way; what it prints can be read."""
+    def begin(
+        self, code: str, *, python: str = sys.executable, options: tuple[str, ...] = (), covered: bool = True
+    ) -> subprocess.Popen[str]:
+        """A program under way; what it prints can be read. Not ``covered``: what coverage does would be in the way."""
+        environ = {key: value for key, value in self.environ.items() if covered or not key.startswith("COVERAGE")}
         script = self.folder / f"program{len(self._begun)}.py"
         script.write_text(BEGIN + textwrap.dedent(code), encoding="utf-8")
         self._begun.append(subprocess.Popen(
-            [python, *options, script], env=self.environ, text=True,
+            [python, *options, script], env=environ, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ))  # fmt: skip
         return self._begun[-1]
