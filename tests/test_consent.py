@@ -654,3 +654,17 @@ def test_a_yes_to_debug_ends_in_a_running_process(
         monkeypatch.setattr("cmdorc_telemetry.clock.wall", moment.timestamp)
         assert situation.policy().share is level
     assert situation.policy().limits == ("DEBUG consent: expired (standard)",)
+
+
+def test_a_folder_in_which_no_lock_can_be_had_is_an_error(home: Home) -> None:
+    for name in ("consent.lock", "consent.lock.lock"):
+        (home.telemetry / name).mkdir(parents=True)
+    with pytest.raises(StorageError, match="telemetry cannot be written: Is a directory"):
+        save_grant(home, CORE_SPEC, YES)
+
+
+def test_a_directory_in_place_of_the_file_makes_room_for_a_new_decision(home: Home) -> None:
+    home.consent.mkdir(parents=True)
+    saved = save_grant(home, CORE_SPEC, YES)
+    assert load_consent(home) == saved
+    assert [path.is_dir() for path in home.telemetry.glob("consent.toml.corrupt-*")] == [True]

@@ -344,3 +344,39 @@ def test_a_database_is_read_without_a_trace(tmp_path: Path) -> None:
         reader.execute("DELETE FROM numbers")
     reader.close()
     assert sorted(tmp_path.iterdir()) == before == [path]
+
+
+def test_a_folder_that_somebody_else_made_just_now_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, renaming = tmp_path / "folder", os.rename
+    path.write_text("something else has its name")
+
+    def late(source: Path, target: Path) -> None:
+        path.unlink()  # another process has done all of it
+        path.mkdir()
+        renaming(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    assert files.own_dir(path) == path
+    assert path.is_dir()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_what_was_set_aside_before_only_directories_stay(tmp_path: Path) -> None:
+    (tmp_path / "f.corrupt-folder").mkdir()
+    for text in ("first", "second"):
+        (tmp_path / "f").write_text(text)
+        kept = files.set_aside(tmp_path / "f")
+        assert kept.read_text() == text
+    assert sorted(tmp_path.iterdir()) == sorted([kept, tmp_path / "f.corrupt-folder"])
+
+
+def test_a_directory_that_cannot_be_had_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "way").write_text("a file")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(StorageError, match=r"is no directory$"):
+        files.own_dir(tmp_path / "way")
+    assert [path.name for path in tmp_path.iterdir()] == ["way"]

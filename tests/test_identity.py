@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import subprocess
 import sys
@@ -143,3 +144,13 @@ def test_whoever_comes_second_takes_what_the_first_made(home: Home, monkeypatch:
     second.join(10)
     assert found == [load_identity(home)]
     assert home.salt.read_text() == "ab" * 32
+
+
+def test_a_home_without_locks_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(fd: int, *, wait: bool = True) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files, "lock_fd", no_locks)
+    with pytest.raises(StorageError, match=r"telemetry cannot be written: No locks available$"):
+        ensure_identity(home)
+    assert not home.salt.exists()

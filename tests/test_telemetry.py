@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -243,3 +244,24 @@ def test_the_users_plugins_are_called_also_where_nothing_is_recorded(
     assert not telemetry.recording
     assert list(telemetry.failures) == ["bell"]  # it was called, and what it raised was kept from the other
     assert listener.heard == [RUN]
+
+
+def test_only_while_the_interpreter_ends_is_a_fault_of_its_own_kept_back(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a destructor calls then may find half of all modules gone."""
+    telemetry = start(plugins=[Listener()])
+
+    def broken(*_: object) -> bool:
+        raise AttributeError("half of it is gone")
+
+    telemetry._recorder = SimpleNamespace(track=broken)  # type: ignore[assignment]
+    telemetry._listeners = {"cmdorc_completed": (broken,)}  # type: ignore[dict-item]
+    with pytest.raises(AttributeError):
+        telemetry.track("x", {})
+    with pytest.raises(AttributeError):
+        telemetry.fire("cmdorc_completed", RUN)
+    monkeypatch.setattr(Telemetry, "_finalizing", staticmethod(lambda: True))
+    assert not telemetry.track("x", {})
+    telemetry.fire("cmdorc_completed", RUN)
+    telemetry._recorder = None

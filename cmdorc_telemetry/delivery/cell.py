@@ -132,7 +132,7 @@ class Cell:
             if not answer.done():
                 answer.cancel()
                 inside.call_soon_threadsafe(lambda: self._task and self._task.cancel())
-            elif not answer.cancelled():
+            else:
                 answer.exception()  # whoever asked may be gone: then nobody else looks at it
         if answer.cancelled():
             raise BlockedError(f"it blocks its thread: no answer in {seconds:g} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cmdorc_telemetry import clock
+from cmdorc_telemetry import clock, files
 from cmdorc_telemetry.consent import CORE_SPEC, load_consent, save_grant
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import EventResult
@@ -516,3 +517,15 @@ def test_json_names_everything(machine) -> None:
     assert (told["recording"], told["level"], told["decided_by"]) == (True, "minimal", "you")
     assert Path(told["config"]) == machine.home.config
     assert told["destinations"][0]["target"] == "http://127.0.0.1:9/v1"
+
+
+def test_where_locks_fail_nobody_can_tell_who_lives(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.opt_in()
+    machine.record()
+
+    def no_locks(fd: int, *, wait: bool = True) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files, "lock_fd", no_locks)
+    told = machine.json("status")
+    assert (told["segments"], told["segments_of_live_processes"]) == (0, 0)

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from cmdorc_telemetry.config import Home, TelemetryLevel, load_layer
 from cmdorc_telemetry.consent import CORE_SPEC, Grant, new_grant, save_grant
 from cmdorc_telemetry.errors import StorageError
+from cmdorc_telemetry.spool import Spool
 
 from .kernel import Body, Kernel, Plan
 from .process import FAULTS, PRIVATE, SPEC, Process, Receiver, record
@@ -359,11 +360,13 @@ class Machine(RuleBasedStateMachine):
     # -- what people do, and time ------------------------------------------------------------------------------------
 
     @rule(
-        what=st.sampled_from(("configure", "hurry", "open") * 2 + ("fork", "decide", "decide")), number=which,
+        what=st.sampled_from(("configure", "hurry", "open") * 2 + ("fork", "decide", "decide", "resend", "discard")),
+        number=which,
         level=st.sampled_from(LEVELS), there=st.lists(st.sampled_from(sorted(DESTINATIONS)), unique=True), drawn=plans,
     )  # fmt: skip
     def seldom(self, what: str, number: int, level: str | None, there: Sequence[str], drawn: Any) -> None:
         """One of what happens seldom, or costs much."""
+        self.reference.discards |= what == "discard"
         process = self.process(number)
         if what == "decide":
             self.decide(level, drawn)
@@ -374,7 +377,14 @@ class Machine(RuleBasedStateMachine):
         elif what == "fork":
             self.capture_in_a_child(process)
         elif process.spool is not None:
-            self.perform(process, process.spool.hurry, self.plan(drawn, process))
+            self.perform(process, {"hurry": process.spool.hurry, "discard": process.spool.discard,
+                                   "resend": lambda: self.resend(process.spool)}[what], self.plan(drawn, process))  # fmt: skip
+
+    def resend(self, spool: Spool) -> None:
+        """Dead letters, now that their receivers would take them."""
+        for receiver in self.receivers.values():
+            receiver.poison.clear()
+        spool.resend(self.kernel.now)
 
     @rule(number=which, level=st.sampled_from((None, "off", "minimal")), name=st.sampled_from(("team", "runs", "own")))
     def withdraw(self, number: int, level: str | None, name: str) -> None:
@@ -486,7 +496,7 @@ class Machine(RuleBasedStateMachine):
             self.decide("standard", None)
         self.jump(90.0)
         self.start(False)
-        for _ in range(12):
+        for _ in range(60):
             self.work(0, hurry=False)
             if not self.left():
                 break

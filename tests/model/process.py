@@ -57,6 +57,8 @@ class Receiver:
         self.refused: set[str] = set()
         self.answers: Sequence[str] = ()
         self.batch_fault = ""
+        self.poison: dict[str, str] = {}
+        """Events that it will not take, and what it says of them."""
         self.faults: list[AssertionError] = []
         """What must not have happened."""
         self._since: float | None = None
@@ -83,6 +85,9 @@ class Receiver:
             self._arrived(self.name, event.event_id, body.get("level", "off"))
         self._kernel.point("report")
         ids = [event.event_id for event in batch.events]
+        if fault in ("refused", "too-large"):  # for one of them, and whatever it comes with
+            self.poison[ids[0]] = fault
+        fault = next((self.poison[event] for event in ids if event in self.poison), fault)
         if len(ids) == 1 and fault == "too-large":
             self.refused.update(ids)
         if fault == "lost answer":

@@ -15,7 +15,7 @@ KEEP = 30 * DAY
 LEVELS = ("off", "minimal", "standard", "debug")
 LEAST = {"command_completed": "minimal", "anomaly_detected": "standard"}
 """Kind of event → the least level that shares it."""
-LOSSES = ("storage-failed", "corrupt")
+LOSSES = ("storage-failed", "journal-full", "corrupt")
 """Reasons that are recorded and dropped at once: there never was an event."""
 
 
@@ -52,6 +52,8 @@ class Target:
     view: View
     limit: str | None = None
     present: bool = True
+    removed: bool = False
+    """Whether it was ever gone."""
     entered: set[str] = field(default_factory=set)
     """Imported while it was there, with a body for it."""
     accepted: set[str] = field(default_factory=set)
@@ -87,6 +89,8 @@ class Reference:
         self.told: dict[str, int] = {}
         self.open: set[str] = set()
         """Segments that lie there."""
+        self.discards = False
+        """Whether anybody discarded dead letters."""
         self.latest = 0.0
         """The latest moment that any clock showed."""
 
@@ -148,7 +152,7 @@ class Reference:
             elif ledger.removed and target is not None and target.present:
                 replaced = step.registers is not None and name not in step.registers and name not in step.owners
                 assert replaced or name == step.abandons, f"{name} is gone although nobody removed it"
-                target.present = False
+                target.present, target.removed = False, True
         for name, target in list(self.targets.items()):
             if name not in world.ledgers:  # a line of a reporter that is gone stays for a day
                 assert target.view.source is not None, f"{name} is not in the ledger any more"
@@ -204,9 +208,21 @@ class Reference:
         assert ledger.acknowledged <= len(target.accepted & target.entered), f"{name}: acknowledged, not accepted"
         assert not target.dropped - dropped, f"{name}: drops were forgotten"
         assert dropped["rejected-by-server"] + dropped["over-size"] <= len(target.refused)
+        assert {reason for reason, count in dropped.items() if count} <= self._reasons(target), f"{name}: {ledger}"
         old = sum(self.events[each].at < self.latest - KEEP + 1 for each in target.entered) if dropped["expired"] else 0
         assert dropped["expired"] <= old
         gone = target.entered - world.stored - target.accepted
         assert len(gone) <= given_up, f"{name}: {len(gone)} are neither there nor kept nor dropped; {ledger}"
         assert ledger.pending <= len(target.entered & world.stored)
         target.dropped, target.acknowledged = dropped, ledger.acknowledged
+
+    def _reasons(self, target: Target) -> set[str]:
+        """Why events of a destination may be dropped, after what has happened so far."""
+        reasons = {*LOSSES, "expired", "rejected-by-server", "over-size"}
+        if target.removed:
+            reasons |= {"destination-removed", "reporter-gone", "withdrawn-consent"}
+        if len(self.decisions) > 1:
+            reasons.add("withdrawn-consent")
+        if self.discards:
+            reasons.add("discarded")
+        return reasons

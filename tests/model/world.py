@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.spool import Spool
-from cmdorc_telemetry.types import Ledger
+from cmdorc_telemetry.types import DROP_REASONS, Ledger
 
 _ID = re.compile(rb'"event_id":"([0-9a-f-]{36})"')
 _HALF, _HEADER = 256, 512
@@ -93,7 +93,7 @@ class Observer:
                 data = path.read_bytes()
             except FileNotFoundError:
                 continue
-            world.told[path.name] = json.loads(data[_HALF:_HEADER]).get("storage-failed", 0)
+            world.told[path.name] = sum(json.loads(data[_HALF:_HEADER]).get(reason, 0) for reason in DROP_REASONS)
             if offset is None:
                 continue
             generation = json.loads(data[data.index(b"{") : _HALF])["generation"].partition("/")[0]
