@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from cmdorc_telemetry import Telemetry
+from cmdorc_telemetry import Telemetry, files
 from cmdorc_telemetry.delivery import Destination, Worker
 from cmdorc_telemetry.errors import StorageError
+from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.reporter import NoopReporter
 from cmdorc_telemetry.spool import Spool
 
@@ -53,3 +56,19 @@ async def test_a_close_that_is_cancelled_has_let_the_journal_go(
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert recorder.journal.path is None
+
+
+def test_a_segment_that_cannot_even_be_opened_is_a_counted_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, flags: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    told: list[str] = []
+    book = Journal(tmp_path, "g", on_trouble=told.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "open_private", refuse)
+        assert not book.append(b"1")
+    assert book.lost == {"storage-failed": 1}
+    assert told == [f"{tmp_path} cannot be written: {os.strerror(errno.EMFILE)}"]
+    assert list(tmp_path.iterdir()) == []

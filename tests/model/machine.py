@@ -46,16 +46,15 @@ names = st.sampled_from(("history", "team", "mine", "runs", "own"))
 answers = st.lists(st.sampled_from(ANSWERS), max_size=5)
 faults = st.sampled_from(("", "", "", *FAULTS))
 CALLS = ("BEGIN", "COMMIT", "lock", "unlink", "rename", "dup2", "report")
-moments = st.one_of(st.integers(1, 12), st.integers(1, 45), st.sampled_from(CALLS))
+moments = st.one_of(st.integers(1, 4), st.integers(1, 12), st.integers(1, 45), st.sampled_from(CALLS))
 meanwhile = st.tuples(
     st.sampled_from(("capture", "pump", "send", "take over") * 3 + ("open", "end", "kill", "jump", "start", "decide")),
     which, names, st.sampled_from(LEVELS), st.one_of(st.none(), moments),
 )  # fmt: skip
 plans = st.one_of(
     st.none(),
-    st.none(),
     st.tuples(
-        st.sampled_from(("die", "die", "torn", "fail", "full", "yield", "yield", "yield")),
+        st.sampled_from(("die", "die", "die", "torn", "fail", "full", "yield", "yield", "yield")),
         moments,
         meanwhile,
     ),
@@ -149,7 +148,6 @@ class Machine(RuleBasedStateMachine):
         if drawn is None:
             return None
         trouble, at, (what, number, name, level, dies) = drawn
-
         death = Plan("die", dies) if dies else None
         stopped = self.stopped(body, at, lambda: self.meanwhile(body, what, number, name, level, death))
         return stopped if trouble == "yield" else Plan(trouble, at)
@@ -377,8 +375,9 @@ class Machine(RuleBasedStateMachine):
         elif what == "fork":
             self.capture_in_a_child(process)
         elif process.spool is not None:
-            self.perform(process, {"hurry": process.spool.hurry, "discard": process.spool.discard,
-                                   "resend": lambda: self.resend(process.spool)}[what], self.plan(drawn, process))  # fmt: skip
+            spool = process.spool
+            works = {"hurry": spool.hurry, "discard": spool.discard, "resend": lambda: self.resend(spool)}
+            self.perform(process, works[what], self.plan(drawn, process))
 
     def resend(self, spool: Spool) -> None:
         """Dead letters, now that their receivers would take them."""
