@@ -20,6 +20,7 @@ from typing import Any
 from subjects import OURS
 
 HERE = Path(__file__).parent
+SETTLING = 5.0
 LONGEST = 120.0
 """Seconds after which a worker is ended."""
 _NOT_OURS = ("CMDORC", "COVERAGE", "OTEL", "SENTRY", "POSTHOG", "PYTHONDONT", "PYTHONPYCACHE", "DO_NOT_TRACK", "CI")
@@ -113,7 +114,11 @@ class Rig:
         subprocess.run([sys.executable, "-m", "cmdorc_telemetry", "opt-in", "--level", "standard", "--yes"],
                        env=self._environ | {"CMDORC_HOME": str(home)}, cwd=home, check=True, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)  # fmt: skip
+        until = time.monotonic() + SETTLING
         self.work("deliver", OURS, "default", 1, port=port, home=home)
+        # What was installed a moment ago is not remembered yet, and would be looked for at each start.
+        while not (home / "telemetry" / "plugins.json").exists() and time.monotonic() < until:
+            self.work("deliver", OURS, "default", 1, port=port, home=home)
         return home
 
     def work(
