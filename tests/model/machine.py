@@ -495,7 +495,7 @@ class Machine(RuleBasedStateMachine):
             self.gone(process, process.number % 2 == 0, None)
         if not self.reference.decisions[-1].level:
             self.decide("standard", None)
-        self.jump(90.0)
+        self.jump(-40 * DAY if self.started % 2 else 90.0)
         self.start(False)
         for _ in range(60):
             self.work(0, hurry=False)

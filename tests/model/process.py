@@ -159,7 +159,6 @@ class Process(Body):
         situation = Situation.read({"CMDORC_HOME": str(home.root)})
         self.pipeline = Pipeline(situation, PluginHost((), (self.plugin,), known=()))
         self.journal = Journal(home.journal, situation.policy().stamp)
-        self.stamp = situation.policy().stamp
         self.spool: Spool | None = None
         self.workers: dict[str, Worker] = {}
         self.injected = injected
