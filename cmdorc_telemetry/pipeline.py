@@ -18,7 +18,7 @@ from . import clock
 from . import journal as journals
 from .bounds import PATIENCE_SECONDS
 from .config import DestinationConfig, TelemetryLevel
-from .consent import CORE_SPEC, Situation, allowed_destinations, waiting_fields
+from .consent import CORE_SPEC, waiting_fields
 from .decoding import decode
 from .delivery import Delivery, Destination
 from .discovery import installed
@@ -28,7 +28,9 @@ from .gate import Gate
 from .history import NAME as HISTORY
 from .history import HistoryReporter
 from .plugins import PluginHost
+from .policy import allowed_destinations
 from .reporter import TelemetryReporter
+from .situation import Situation
 from .spec import Level, Shapes, TelemetryRegistry, lower, project
 from .spool import Spool
 from .types import Gated, Leased, Row, View

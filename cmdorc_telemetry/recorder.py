@@ -27,7 +27,6 @@ from .capture import (
     startup_properties,
 )
 from .config import TelemetryLevel
-from .consent import Situation
 from .errors import StorageError
 from .files import FileLock, own_dir
 from .forks import on_fork, own_thread, tied
@@ -35,6 +34,7 @@ from .hookspecs import hookimpl
 from .identity import ensure_identity
 from .plugins import PluginHost
 from .reporter import TelemetryReporter
+from .situation import Situation
 from .types import CompletedRun, Session, Trigger, View
 
 if TYPE_CHECKING:

@@ -18,9 +18,11 @@ from time import sleep
 
 from . import clock, files, journal
 from .config import DestinationConfig
-from .consent import CORE_SPEC, Situation, allowed_destinations, in_ci
+from .consent import CORE_SPEC
 from .errors import TelemetryError
 from .plugins import PluginHost
+from .policy import allowed_destinations, in_ci
+from .situation import Situation
 from .spool import Spool
 
 log = logging.getLogger("cmdorc_telemetry")

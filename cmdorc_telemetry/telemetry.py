@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .consent import Situation
 from .errors import NoHome, TelemetryError
+from .situation import Situation
 
 if TYPE_CHECKING:
     from .argument import TelemetryConfig

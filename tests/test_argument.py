@@ -9,7 +9,8 @@ import pytest
 
 from cmdorc_telemetry import TelemetryConfig, TelemetryLevel, load_telemetry_config
 from cmdorc_telemetry.config import Layer
-from cmdorc_telemetry.consent import Consent, Grant, decide
+from cmdorc_telemetry.consent import Consent, Grant
+from cmdorc_telemetry.policy import decide
 
 STANDARD = Consent("g", {"cmdorc.core": Grant(True, TelemetryLevel.STANDARD)}, {})
 

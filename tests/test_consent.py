@@ -23,20 +23,16 @@ from cmdorc_telemetry.consent import (
     CORE_SPEC,
     Consent,
     Grant,
-    Policy,
-    Situation,
-    allowed_destinations,
-    decide,
     declarations,
-    in_ci,
     load_consent,
     new_grant,
     save_grant,
-    truthy,
     waiting_fields,
 )
 from cmdorc_telemetry.decoding import decode
 from cmdorc_telemetry.errors import ConfigError, ConsentError, StorageError
+from cmdorc_telemetry.policy import Policy, allowed_destinations, decide, in_ci, truthy
+from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import BASE, CORE, TelemetrySpec, load_spec
 
 OFF, MINIMAL, STANDARD, DEBUG = TelemetryLevel

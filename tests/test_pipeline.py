@@ -17,7 +17,7 @@ from cmdorc_telemetry import TelemetryConfig, TelemetryLevel, clock, hookimpl
 from cmdorc_telemetry import journal as journals
 from cmdorc_telemetry.capture import Capture, completed_properties, machine_fields
 from cmdorc_telemetry.config import DestinationConfig, Home, load_layer
-from cmdorc_telemetry.consent import Grant, Situation, new_grant, save_grant
+from cmdorc_telemetry.consent import Grant, new_grant, save_grant
 from cmdorc_telemetry.errors import ConfigError, PluginError
 from cmdorc_telemetry.files import FileLock
 from cmdorc_telemetry.identity import ensure_identity
@@ -25,6 +25,7 @@ from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.pipeline import Pipeline, make_reporter
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import NoopReporter
+from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spec.model import Event, Meta, Property, Semantics, TelemetrySpec
 from cmdorc_telemetry.spool import Spool

@@ -22,11 +22,12 @@ from cmdorc_telemetry import TelemetryLevel
 from cmdorc_telemetry import journal as journals
 from cmdorc_telemetry.capture import Capture, completed_properties, machine_fields
 from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import Situation, new_grant, save_grant
+from cmdorc_telemetry.consent import new_grant, save_grant
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal, frame
 from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
+from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import CompletedRun

@@ -55,7 +55,7 @@ def test_type_checkers_see_what_is_loaded() -> None:
     assert set(seen) == NAMES
 
 
-@pytest.mark.parametrize("code", ["", ".config", ".consent", ".identity"])
+@pytest.mark.parametrize("code", ["", ".config", ".situation", ".identity"])
 def test_nothing_beyond_the_standard_library_is_imported(code: str) -> None:
     """While telemetry is off this is all that a program pays."""
     script = f"""
@@ -63,14 +63,14 @@ import sys
 before = set(sys.modules)
 import cmdorc_telemetry{code}
 if sys.argv[1:]:
-    cmdorc_telemetry.consent.Situation.read({{"CMDORC_HOME": "/nonexistent"}}).policy()
+    cmdorc_telemetry.situation.Situation.read({{"CMDORC_HOME": "/nonexistent"}}).policy()
 own = {{name for name in sys.modules if name.partition(".")[0] == "cmdorc_telemetry"}}
 for name in sorted(set(sys.modules) - before - own):
     if name.partition(".")[0] not in sys.stdlib_module_names:
         print(name)
 print(*sorted(own))
 """
-    command = [sys.executable, "-I", "-c", script, *(["read"] if code == ".consent" else [])]
+    command = [sys.executable, "-I", "-c", script, *(["read"] if code == ".situation" else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     *foreign, own = done.stdout.splitlines()
     parsers = {"tomli"} if sys.version_info < (3, 11) and code else set()
@@ -79,7 +79,7 @@ print(*sorted(own))
     expected = {
         "": set(),
         ".config": leaves,
-        ".consent": leaves | {".clock", ".consent"},
+        ".situation": leaves | {".clock", ".consent", ".policy", ".situation"},
         ".identity": leaves | {".identity"},
     }[code]
     assert set(own.split()) == {"cmdorc_telemetry", *(f"cmdorc_telemetry{name}" for name in expected)}

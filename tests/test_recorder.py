@@ -24,12 +24,13 @@ import pytest
 from cmdorc_telemetry import TelemetryLevel, clock, hookimpl
 from cmdorc_telemetry import recorder as recorders
 from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import Grant, Situation, new_grant, save_grant
+from cmdorc_telemetry.consent import Grant, new_grant, save_grant
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.recorder import Recorder
 from cmdorc_telemetry.reporter import TelemetryReporter
+from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spec.model import Event, Meta, Property, Semantics, TelemetrySpec
 from cmdorc_telemetry.spool import Spool

@@ -20,10 +20,11 @@ import pytest
 
 from cmdorc_telemetry import TelemetryLevel, clock
 from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, Situation, new_grant, save_grant
+from cmdorc_telemetry.consent import CORE_SPEC, Grant, new_grant, save_grant
 from cmdorc_telemetry.files import FileLock, lock_fd
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.sender import leave_behind
+from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from .. import clock
 from ..config import DestinationConfig
-from ..consent import Policy, allowed_destinations
 from ..errors import StorageError, TelemetryError
 from ..identity import load_identity
 from ..pipeline import make_reporter
+from ..policy import Policy, allowed_destinations
 from ..reporter import TelemetryReporter
 from .machine import Machine
 

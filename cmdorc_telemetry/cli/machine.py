@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from ..config import DestinationConfig, Home, Layer, load_layer
-from ..consent import Situation
 from ..errors import ConfigError
+from ..situation import Situation
 from .wording import command_line
 
 if TYPE_CHECKING:

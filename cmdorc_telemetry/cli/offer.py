@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..consent import in_ci
+from ..policy import in_ci
 from .machine import Machine, target
 from .wording import command_line, place
 

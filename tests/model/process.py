@@ -13,7 +13,6 @@ from msgspec import Struct
 from cmdorc_telemetry import clock, files, hookimpl
 from cmdorc_telemetry.capture import Capture, machine_fields
 from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import Situation
 from cmdorc_telemetry.delivery import Destination, Worker
 from cmdorc_telemetry.errors import Rejected, RetryLater, TooLarge
 from cmdorc_telemetry.files import FileLock
@@ -21,6 +20,7 @@ from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import TelemetryReporter
+from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Batch, BatchResult, EventResult, View

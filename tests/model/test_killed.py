@@ -24,13 +24,14 @@ from msgspec import Struct
 
 from cmdorc_telemetry import Telemetry, TelemetryLevel, clock, hookimpl
 from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, Situation, new_grant, save_grant
+from cmdorc_telemetry.consent import CORE_SPEC, new_grant, save_grant
 from cmdorc_telemetry.delivery import Worker
 from cmdorc_telemetry.files import private_dir
 from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import TelemetryReporter
+from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.types import Batch
 
 from .machine import MEMORY

@@ -11,8 +11,9 @@ import click
 
 from cmdorc_telemetry import Telemetry, TelemetryConfig, load_telemetry_config
 from cmdorc_telemetry.config import load_layer
-from cmdorc_telemetry.consent import Situation, truthy
 from cmdorc_telemetry.errors import ConfigError, TelemetryError
+from cmdorc_telemetry.policy import truthy
+from cmdorc_telemetry.situation import Situation
 
 from .report import say
 
