@@ -204,6 +204,16 @@ class Home(NamedTuple):
         return self.telemetry / "locks"
 
     @property
+    def audit(self) -> Path:
+        """The directory of what says which batches left: a file a destination."""
+        return self.telemetry / "audit"
+
+    @property
+    def erasure(self) -> Path:
+        """Exists while servers are still to be asked to erase an install."""
+        return self.telemetry / "erasure.toml"
+
+    @property
     def discovered(self) -> Path:
         """Which plugins are installed, as it was last seen."""
         return self.telemetry / "plugins.json"
