@@ -29,6 +29,8 @@ _BOUNDS: dict[str, tuple[str, ...]] = {
 }
 _NAME = re.compile(r"[A-Za-z$_][A-Za-z0-9$_.\-]{0,99}")
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._+\-]*"
+_LONGEST = 1 << 20
+"""No string or list of an event is longer: msgspec could not check all that TOML can write."""
 
 
 class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -62,6 +64,8 @@ class Property(_Part, frozen=True, kw_only=True):
         for name in ("max_length", "max_items"):
             if (most := getattr(self, name)) is not None and most < 1:
                 raise ValueError(f"found {name} {most}; expected 1 or more")
+            if most is not None and most > _LONGEST:
+                raise ValueError(f"found {name} {most}; expected {_LONGEST} at most")
         for bound in (self.min, self.max, *self.edges):
             if bound is not None and not isfinite(bound):
                 raise ValueError(f"found the bound {bound}; expected a finite number")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from .. import files
 from ..errors import SpecError
 from .model import Event, TelemetrySpec
 
@@ -15,6 +18,18 @@ else:  # pragma: no cover - likewise
     import tomli as tomllib
 
 CORE = Path(__file__).with_name("core.telemetry.toml")
+MOST_BYTES = 1 << 20
+"""A spec is written by hand: what is larger is none."""
+
+
+class SpecFile(NamedTuple):
+    """A spec file that a configuration names."""
+
+    path: Path
+    where: str
+    """The configuration."""
+    key: str
+    """The key in it."""
 
 
 def load_spec(path: str | Path) -> TelemetrySpec:
@@ -22,12 +37,20 @@ def load_spec(path: str | Path) -> TelemetrySpec:
     from ..decoding import decode
 
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as fault:
-        raise SpecError(path, "", f"cannot be read: {fault}") from None
+        data = files.read(Path(path), MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise SpecError(path, "", "is larger than 1 MiB")
+        return decode(tomllib.loads(data.decode()), TelemetrySpec, path, error=SpecError)
+    except SpecError:
+        raise
     except tomllib.TOMLDecodeError as fault:
         raise SpecError(path, "", f"is not valid TOML: {fault}") from None
-    return decode(table, TelemetrySpec, path, error=SpecError)
+    except RecursionError:
+        raise SpecError(path, "", "is nested too deeply") from None
+    except OSError as fault:
+        raise SpecError(path, "", f"cannot be read: {fault.strerror}") from None
+    except ValueError as fault:  # no text, or a name that no file can have
+        raise SpecError(path, "", f"cannot be read: {fault}") from None
 
 
 class TelemetryRegistry:
@@ -36,17 +59,48 @@ class TelemetryRegistry:
     def __init__(self) -> None:
         self._specs: dict[tuple[str, int], TelemetrySpec] = {}
         self._sources: dict[tuple[str, int], str] = {}
+        self._sealed: frozenset[str] = frozenset()
+        self._files: set[str] = set()
+        self.refused: list[str] = []
+        """Which spec files were left out, and why."""
 
     @classmethod
     def with_core(cls) -> TelemetryRegistry:
-        """A registry that holds cmdorc's own spec."""
+        """A registry that holds cmdorc's own spec, which nobody else has another version of."""
         registry = cls()
         registry.register(load_spec(CORE), "cmdorc-telemetry")
+        registry.seal()
         return registry
+
+    def seal(self) -> None:
+        """From now on specs may be added, but no versions of those that are there."""
+        self._sealed = frozenset(spec.meta.name for spec in self)
+
+    def read(self, named: Iterable[SpecFile]) -> None:
+        """Add the specs of some files, each file once. Raises SpecError."""
+        for each in named:
+            try:
+                spec, real = load_spec(each.path), os.path.realpath(each.path)
+                if real not in self._files:
+                    self.register(spec, str(each.path))
+            except SpecError as fault:
+                raise SpecError(each.where, each.key, str(fault)) from None
+            self._files.add(real)
+
+    def try_reading(self, named: Iterable[SpecFile]) -> None:
+        """Likewise; what is broken, or declares what is declared, is left out and remembered."""
+        for each in named:
+            try:
+                self.read([each])
+            except SpecError as fault:
+                self.refused.append(f"{fault}. It is left out")
 
     def register(self, spec: TelemetrySpec, source: str) -> None:
         """Add ``spec``, which came from ``source``. Raises SpecError where it, or one of its events, is there."""
         key = (spec.meta.name, spec.meta.version)
+        if spec.meta.name in self._sealed:
+            first = next(source for (name, _), source in self._sources.items() if name == spec.meta.name)
+            raise SpecError(source, "meta.name", f"spec {spec.meta.name} is declared already, by {first}")
         if key in self._specs:
             raise SpecError(source, "meta.name", f"spec {spec.ref} is registered already, by {self._sources[key]}")
         for other in self._specs.values():
