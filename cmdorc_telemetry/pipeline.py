@@ -170,10 +170,16 @@ class Pipeline:
             if self.policy.record:  # otherwise nobody asked for its destinations to go
                 spool.register(self.views(), withdrawn=[to.name for to in self.waiting], owner_lives=self._owner_lives)
             self.heed(spool.policies())
+            self._account(spool)
         except BaseException:
             spool.close()
             raise
         return spool
+
+    def _account(self, spool: Spool) -> None:
+        """Tell receivers of losses under the id of now alone."""
+        if self._install_id.strip():
+            spool.open_account(self._install_id.decode())
 
     def views(self) -> list[View]:
         """What each destination gets to see."""
@@ -207,6 +213,7 @@ class Pipeline:
         """
         self.refresh()
         self.narrow(spool)
+        self._account(spool)
         if not self.policy.record:
             return bool(self.decision.trouble)  # which may pass
         for orphan in journals.orphans(self.home.journal):

@@ -132,7 +132,7 @@ class Captured(Struct, frozen=True, array_like=True):
 
 
 class Row(Struct, frozen=True, kw_only=True, gc=False):
-    """One event behind the gate, as the spool keeps it. There are many at a time: the collector need not look at them."""
+    """One event behind the gate, as the spool keeps it. There are many at a time: the collector skips them."""
 
     spec: str
     event: str
@@ -274,10 +274,10 @@ class Batch(Struct, frozen=True, kw_only=True):
     destination: str
     events: tuple[BatchEvent, ...]
     epoch: str = ""
-    """Identifies the spool that the drop counts belong to."""
+    """Identifies what the drop counts belong to: another one for each spool, and for each install id."""
     drops: Mapping[str, int] = field(default_factory=dict)
-    """Events this client lost for this destination so far, by reason, cumulative; those that journals lost before the
-    destination was there are among them."""
+    """Events that this client lost for this destination in the epoch, by reason, cumulative; those that journals lost
+    before the destination was there are among them."""
 
 
 class EventResult(Struct, frozen=True):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import clock
-from cmdorc_telemetry.audit import AuditLog, Entry, check, entries, log, tidy, verify
+from cmdorc_telemetry.audit import AuditLog, Entered, Entry, check, entries, log, tidy, verify
 from cmdorc_telemetry.audit.lines import Answer, Begin, Left, digest, pages
 from cmdorc_telemetry.bounds import Bounds
 from cmdorc_telemetry.config import Home
@@ -61,13 +61,15 @@ class Place:
         self.spool.register([View(name=NAME, identity="i")])
         self.log = AuditLog(self.home.audit, NAME)
         self._segments = 0
+        self.workers: list[Worker] = []
 
     def worker(self, **options: Any) -> Worker:
         reporter = options.pop("reporter", self.far)
         take_over = options.pop("take_over", 60.0)
         to = Destination(NAME, lambda: reporter, lambda item: item.row.shared,
                          **{"trusted": True, "audit": self.log, **options})  # fmt: skip
-        return Worker(to, self.spool, self.home.locks, BOUNDS, take_over=take_over)
+        self.workers.append(Worker(to, self.spool, self.home.locks, BOUNDS, take_over=take_over))
+        return self.workers[-1]
 
     def put(self, *ids: str, event: str = "e") -> None:
         self._segments += 1
@@ -98,6 +100,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made = Place(tmp_path)
     with closing(made.spool):
         yield made
+        for worker in made.workers:
+            asyncio.run(worker.close())
 
 
 # -- what is in it ----------------------------------------------------------------------------------------------------
@@ -396,9 +400,10 @@ def test_of_reporters_that_code_injected_so_many_are_kept(tmp_path: Path) -> Non
 
 def test_a_batch_that_fills_more_than_is_read_of_an_end_at_once(place: Place) -> None:
     long = [f"{'x' * 300}{number}" for number in range(400)]
-    batch = Batch(destination=NAME, events=tuple(BatchEvent(each, "e", b"{}") for each in long), epoch="e")
-    assert place.log.left(batch, {}, digest="", size=0, acknowledged=0) == 1
-    assert AuditLog(place.home.audit, NAME).left(batch, {}, digest="", size=0, acknowledged=0) == 2
+    batch = Batch(destination=NAME, events=tuple(BatchEvent(each, "e", b"{}") for each in long))
+    entered = Entered("e", 0, {})
+    assert place.log.left(batch, {}, digest="", size=0, entered=entered) == 1
+    assert AuditLog(place.home.audit, NAME).left(batch, {}, digest="", size=0, entered=entered) == 2
     assert check.check(NAME, pages(place.home.audit, NAME)) == []
 
 

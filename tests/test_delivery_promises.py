@@ -178,10 +178,12 @@ async def test_nothing_said_means_that_all_were_accepted(spool: Spool, locks: Pa
 
 async def test_a_batch_tells_whose_it_is_and_what_was_lost(spool: Spool, locks: Path) -> None:
     reporter = Reporter(None)
+    spool.open_account("an id")
     spool.take_in("other", Gated(rows=(row("a"),)), before=0, after=1, drops={"storage-failed": 3})
     await all_steps(at_work(to(reporter), spool, locks))
     (batch,) = reporter.seen
-    assert (batch.destination, batch.epoch, dict(batch.drops)) == (NAME, spool.epoch, {"storage-failed": 3})
+    assert (batch.destination, batch.epoch, dict(batch.drops)) == (NAME, spool.account(NAME)[0], {"storage-failed": 3})
+    assert batch.epoch
 
 
 async def test_each_event_gets_what_was_said_of_it(spool: Spool, locks: Path, later: Clock) -> None:

@@ -7,7 +7,7 @@ events and names of fields, and no value of any other field. What stays on this 
 from __future__ import annotations
 
 from .check import Mismatch, verify
-from .lines import SET_ASIDE, UNKNOWN, Entry, entries, names
+from .lines import SET_ASIDE, UNKNOWN, Entered, Entry, entries, names
 from .log import AuditLog, tidy
 
-__all__ = ["SET_ASIDE", "UNKNOWN", "AuditLog", "Entry", "Mismatch", "entries", "names", "tidy", "verify"]
+__all__ = ["SET_ASIDE", "UNKNOWN", "AuditLog", "Entered", "Entry", "Mismatch", "entries", "names", "tidy", "verify"]

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from heapq import merge
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -37,6 +37,15 @@ class Begin(Struct, tag_field="what", tag="begin", frozen=True, kw_only=True):
     events: int = 0
     bytes: int = 0
     prev: str = ""
+
+
+class Entered(NamedTuple):
+    """What the ledger of a destination had entered by some moment."""
+
+    epoch: str
+    """Of the spool."""
+    acknowledged: int
+    dropped: Mapping[str, int]
 
 
 class Left(Struct, tag_field="what", tag="left", frozen=True, kw_only=True):

@@ -10,11 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import files
-from ..clock import wall
+from .. import clock, files
 from ..errors import StorageError
 from ..types import Batch
-from .lines import Answer, Begin, Left, Record, decoded, digest, encoded, older, page
+from .lines import Answer, Begin, Entered, Left, Record, decoded, digest, encoded, older, page
 
 FILE_BYTES = 4 << 20
 """Size at which another file is begun. One before it is kept, so that a destination has twice as much."""
@@ -44,21 +43,21 @@ class AuditLog:
         self._end: _End | None = None
 
     def left(
-        self, batch: Batch, fields: Mapping[str, Sequence[str]], *, digest: str, size: int, acknowledged: int
+        self, batch: Batch, fields: Mapping[str, Sequence[str]], *, digest: str, size: int, entered: Entered
     ) -> int:  # fmt: skip
         """Write that ``batch`` is about to leave, as ``size`` bytes with a ``digest``. Its number.
 
-        ``fields``: event name → the names of fields in bodies. ``acknowledged``: by the ledger, so far. Raises
+        ``fields``: event name → the names of fields in bodies. ``entered``: in the ledger, so far. Raises
         StorageError: then it must not leave.
         """
         events: dict[str, list[str]] = {}
         for event in batch.events:
             events.setdefault(event.event, []).append(event.event_id)
-        now = wall()
+        now = clock.wall()
 
         def make(end: _End) -> Left:
             return Left(
-                batch=end.latest + 1, at=now, epoch=batch.epoch, acknowledged=acknowledged, dropped=dict(batch.drops),
+                batch=end.latest + 1, at=now, **{**entered._asdict(), "dropped": dict(entered.dropped)},
                 events=events, fields={event: list(names) for event, names in fields.items()}, bytes=size,
                 digest=digest, prev=end.digest,
             )  # fmt: skip
@@ -70,7 +69,7 @@ class AuditLog:
         most = max(outcomes, key=lambda status: len(outcomes[status]), default="")
         ids = {status: list(each) for status, each in outcomes.items() if status != most}
         counts = {status: len(each) for status, each in outcomes.items()}
-        now = wall()
+        now = clock.wall()
         self._append(lambda end: Answer(batch=batch, latest=end.latest, at=now, answer=counts, ids=ids, error=error,
                                         prev=end.digest))  # fmt: skip
 
@@ -147,7 +146,7 @@ class AuditLog:
         left = [each for each in records if isinstance(each, Left)]
         return Begin(
             destination=self._name,
-            since=wall() if begin is None else begin.since,
+            since=clock.wall() if begin is None else begin.since,
             batches=max((_latest(each) for each in records), default=0),
             events=(begin.events if begin else 0) + sum(len(ids) for each in left for ids in each.events.values()),
             bytes=(begin.bytes if begin else 0) + sum(each.bytes for each in left),

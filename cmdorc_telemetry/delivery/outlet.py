@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .. import clock
-from ..audit import AuditLog
+from ..audit import AuditLog, Entered
 from ..bounds import EXIT_SECONDS
 from ..errors import Rejected, RetryLater, StorageError, TooLarge
 from ..reporter import TelemetryReporter
@@ -78,18 +78,18 @@ class Outlet:
         return self._place.blocked
 
     async def send(
-        self, batch: Batch, fields: Mapping[str, Sequence[str]], acknowledged: Callable[[], int]
+        self, batch: Batch, fields: Mapping[str, Sequence[str]], entered: Callable[[], Entered]
     ) -> BatchResult:  # fmt: skip
         """What the reporter says of ``batch``; raises what it raises, and RetryLater where nothing could be written.
 
-        ``fields``: event name → names of fields, for the audit; so is what the ledger has ``acknowledged`` so far.
+        ``fields``: event name → names of fields, for the audit; so is what the ledger has ``entered`` so far.
         """
         self._under_way = None
         end = clock.monotonic() + self._destination.timeout
         if self._audit is not None:
             digest, size = await self._place.call(lambda: self._encode(batch), self._destination.timeout)
             try:
-                number = self._audit.left(batch, fields, digest=digest, size=size, acknowledged=acknowledged())
+                number = self._audit.left(batch, fields, digest=digest, size=size, entered=entered())
             except StorageError as fault:
                 raise RetryLater(f"nothing is sent: {fault}", _STORAGE_SECONDS) from fault
             self._under_way = number, batch

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from .. import clock, files
-from ..audit import SET_ASIDE, UNKNOWN
+from ..audit import SET_ASIDE, UNKNOWN, Entered
 from ..bounds import DEFAULT, EXIT_SECONDS, Bounds
 from ..errors import Rejected, RetryLater, TooLarge, told
 from ..spec import kept_policy
@@ -57,6 +57,7 @@ class Queue(Protocol):
     def hurry(self) -> None: ...
     def acknowledged(self, name: str) -> int: ...
     def drops(self, name: str) -> dict[str, int]: ...
+    def account(self, name: str) -> tuple[str, dict[str, int]]: ...
     def policy(self, name: str) -> tuple[str, float]: ...
     def ask_policy(self, name: str, now: float) -> None: ...
     def keep_policy(self, name: str, policy: str) -> None: ...
@@ -199,7 +200,7 @@ class Worker:
                     outcomes[item.seq] = EventResult("", "rejected", body or "withdrawn-consent")
             if sent:
                 batch, fields = self._batch(lease, sent)
-                result = await self._outlet.send(batch, fields, lambda: self._queue.acknowledged(lease.destination))
+                result = await self._outlet.send(batch, fields, self._entered)
                 _enter(outcomes, sent, batch, result)
                 self._outlet.answered(_by_status(outcomes, sent, batch))
         except (TooLarge, Rejected) as fault:
@@ -257,9 +258,13 @@ class Worker:
         fields: dict[str, dict[str, None]] = {}
         for event, names in sorted(shapes):
             fields.setdefault(event, {}).update(dict.fromkeys(names))
-        dropped = self._queue.drops(lease.destination)
-        batch = Batch(destination=lease.destination, events=tuple(events), epoch=self._queue.epoch, drops=dropped)
+        epoch, drops = self._queue.account(lease.destination)
+        batch = Batch(destination=lease.destination, events=tuple(events), epoch=epoch, drops=drops)
         return batch, {event: list(names) for event, names in fields.items()}
+
+    def _entered(self) -> Entered:
+        queue, name = self._queue, self.destination.name
+        return Entered(queue.epoch, queue.acknowledged(name), queue.drops(name))
 
     def _pause(self, failures: int) -> float:
         return pause(failures, random.random(), self._bounds.pause_seconds)

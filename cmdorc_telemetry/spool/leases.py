@@ -187,19 +187,6 @@ class Leases(Destinations):
         rows = self._ask("SELECT mark FROM destination WHERE name=?", (name,))
         return float(rows[0][0]) if rows else 0.0
 
-    def drops(self, name: str) -> dict[str, int]:
-        """What a destination lost so far, by reason; never less than before, as long as the epoch is the same.
-
-        What journals lost before the destination was there is among it, unless it takes one journal's events only.
-        """
-        rows = self._ask(
-            "SELECT reason, max(n) FROM (SELECT reason, n FROM dropped WHERE destination=? UNION ALL "
-            "SELECT reason, n FROM lost WHERE NOT EXISTS "
-            "(SELECT 1 FROM destination WHERE name=? AND source IS NOT NULL)) GROUP BY 1",
-            (name, name),
-        )
-        return dict(rows)
-
     def acknowledged(self, name: str) -> int:
         """How many events a destination acknowledged so far."""
         rows = self._ask("SELECT acked FROM destination WHERE name=?", (name,))
