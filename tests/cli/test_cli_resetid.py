@@ -27,6 +27,7 @@ from cmdorc_telemetry.files import FileLock
 from cmdorc_telemetry.identity import Identity, load_identity
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.testing import Answer, FaultServer, Request
+from cmdorc_telemetry.types import Gated
 
 from ..model.tracer import SUPPORTED, run_until
 
@@ -425,3 +426,31 @@ def test_a_batch_on_its_way_is_waited_for(machine, server: FaultServer) -> None:
     command.communicate(timeout=20)
     assert command.returncode == 0
     assert sent(server)[-1] == ("DELETE", old.install_id)
+
+
+def drops(server: FaultServer) -> list[str]:
+    """What batches told of losses, in order."""
+    found = [dict(request.headers).get("Telemetry-Drops", "") for request in server.seen if request.method == "POST"]
+    return [text for text in found if text]
+
+
+def test_no_count_of_losses_links_the_new_id_to_the_old_one(machine, server: FaultServer) -> None:
+    agree(machine, server)
+
+    def lose(name: str) -> None:
+        with closing(Spool(machine.home.spool)) as spool:
+            assert spool.take_in(name, Gated(), before=0, after=1, drops={"storage-failed": 7})
+        machine.record()
+        machine("flush")
+
+    lose("before")
+    (old,) = set(drops(server))
+    machine("reset-id")
+    machine.record()
+    machine("flush")
+    assert drops(server)[-1] == old, "a batch under the new id told of losses under the old one"
+    lose("after")
+    new = drops(server)[-1]
+    assert old.endswith("; storage-failed=7")
+    assert new.endswith("; storage-failed=7")
+    assert new.partition(";")[0] != old.partition(";")[0]
