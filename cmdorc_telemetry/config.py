@@ -152,9 +152,14 @@ class Layer(NamedTuple):
 
 
 def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """``~/.cmdorc``, or what ``CMDORC_HOME`` says. Raises ConfigError where there is no home."""
-    if environ.get("CMDORC_HOME"):
-        return Path(environ["CMDORC_HOME"]).absolute()
+    """``~/.cmdorc``, or what ``CMDORC_HOME`` says. Raises ConfigError where there is no home.
+
+    Nor is one that depends on the directory: then whoever makes a project could bring a decision with it.
+    """
+    if said := environ.get("CMDORC_HOME"):
+        if not os.path.isabs(said):
+            raise ConfigError("environment", "CMDORC_HOME", f"found {said!r}", "an absolute path")
+        return Path(said)
     try:
         return Path.home() / ".cmdorc"
     except RuntimeError:

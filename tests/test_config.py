@@ -399,7 +399,16 @@ def test_home_is_in_the_home_directory_unless_told_otherwise(tmp_path: Path, mon
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert home_dir({}) == home_dir({"CMDORC_HOME": ""}) == tmp_path / ".cmdorc"
-    assert home_dir({"CMDORC_HOME": "elsewhere"}) == tmp_path / "elsewhere"
+    assert home_dir({"CMDORC_HOME": f"{tmp_path}/elsewhere"}) == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize("said", ["elsewhere", ".cmdorc", "~/elsewhere"])
+def test_no_project_brings_a_home_with_it(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / said).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        home_dir({"CMDORC_HOME": said})
+    assert str(caught.value) == f"environment: CMDORC_HOME: found {said!r}; expected an absolute path"
 
 
 def test_no_home_directory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
