@@ -59,6 +59,8 @@ class TelemetryLevel(Enum):
 
 _RANKS = {level: rank for rank, level in enumerate(TelemetryLevel)}
 
+_ADDRESS = ("endpoint", "url", "path", "host", "port")
+"""Keys of a destination that say where it leads."""
 RESERVED = ("plugin", "audience", "level", "events", "rename", "timeout")
 """Keys of a destination that the core reads itself; all others are its reporter's settings."""
 
@@ -83,7 +85,7 @@ class DestinationConfig(NamedTuple):
     def identity(self) -> str:
         """What a person agrees to when they agree to a destination. Secrets are not part of it."""
         target = "".join(f" {key}={value}" for key, value in sorted(self.settings.items())
-                         if key.removesuffix("_env") in ("endpoint", "url", "path", "host", "port"))  # fmt: skip
+                         if key.removesuffix("_env") in _ADDRESS)  # fmt: skip
         return f"{self.plugin}{target}"
 
     def resolved(self, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -392,6 +394,12 @@ def _destination(path: Path, name: str, entry: Mapping[str, Any]) -> Destination
     if audience not in ("shared", "private"):
         raise ConfigError(path, f"{prefix}.audience", f"found {audience!r}", "'shared' or 'private'",
                           nearest=nearest(audience, ("shared", "private")))  # fmt: skip
+    for key in _ADDRESS:
+        if f"{key}_env" in entry and audience == "shared":
+            # Whoever sets a variable, such as a project, would lead a yes elsewhere.
+            raise ConfigError(path, f"{prefix}.{key}_env", f"found {entry[f'{key}_env']!r}",
+                              f"{key} itself: whom you share with must stand in your file; a variable may hold "
+                              "secrets, or say where a destination of your own is (audience = 'private')")  # fmt: skip
     if "events" in entry:
         _check_names(path, f"{prefix}.events", entry["events"])
     for field_name, wanted in entry.get("rename", {}).items():

@@ -817,7 +817,9 @@ def test_reporters_are_made_with_their_checked_settings(machine: Machine) -> Non
         def __init__(self, settings: object) -> None:
             raise ImportError("no such library")
 
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "needy"\nport_env = "PORT"\ntimeout = 3\n')
+    machine.write(
+        '[telemetry]\n[telemetry.to.far]\nplugin = "needy"\naudience = "private"\nport_env = "PORT"\ntimeout = 3\n'
+    )
     machine.agree()
     machine.environ["PORT"] = "7"
     pipeline = machine.pipeline(carriers(needy=Needy))

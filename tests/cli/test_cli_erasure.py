@@ -300,7 +300,9 @@ def test_nor_is_the_one_that_a_variable_leads_to_now(
     machine, failing: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setenv("WHERE", failing.endpoint)
-    machine.config('[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\nendpoint_env = "WHERE"\n')
+    machine.config(
+        '[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\naudience = "private"\nendpoint_env = "WHERE"\n'
+    )
     machine.opt_in()
     machine.record()
     machine("flush")
@@ -320,7 +322,9 @@ def test_nor_is_the_one_that_a_variable_leads_to_now(
 def test_a_variable_that_is_not_set_while_it_is_noted(machine, failing, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows where it led: it is asked where it leads when it is set again, as it would be sent to."""
     monkeypatch.setenv("WHERE", failing.endpoint)
-    machine.config('[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\nendpoint_env = "WHERE"\n')
+    machine.config(
+        '[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\naudience = "private"\nendpoint_env = "WHERE"\n'
+    )
     machine.opt_in()
     machine.record()
     monkeypatch.delenv("WHERE")

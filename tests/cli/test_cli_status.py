@@ -562,7 +562,9 @@ def test_destinations_that_are_no_more_are_kept_for_scripts(machine) -> None:
 
 def test_a_target_taken_from_the_environment_is_not_spelt_out(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOMEWHERE", "https://secret.example/v1")
-    machine.config('[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\nendpoint_env = "SOMEWHERE"\n')
+    machine.config(
+        '[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\naudience = "private"\nendpoint_env = "SOMEWHERE"\n'
+    )
     machine.opt_in()
     shown = machine("status").stdout
     assert "$SOMEWHERE" in shown
