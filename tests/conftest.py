@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and so it would be by every child
+# Under nohup, or behind a shell's &, these are ignored, and so they would be by every child.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 FOR_WANT_OF = "no Chromium"
 """What may be missing in CI, too: where nobody may install it."""
 
