@@ -152,7 +152,7 @@ def declarations(spec: "TelemetrySpec") -> dict[str, str]:
     """
     from .spec import BASE
 
-    events = sorted(spec.events, key=lambda event: event.version)  # the latest version of an event has the say
+    events = sorted(spec.events, key=lambda event: event.major)  # the latest version of an event has the say
     base = {f"*/{name}": spec.declaration(event, name) for event in events[:1] for name in BASE}
     own = {f"{event.name}/{name}": spec.declaration(event, name) for event in events
            for name, prop in event.properties.items() if prop.audience == "shared"}  # fmt: skip

@@ -1,11 +1,14 @@
 """What may be collected: the model, its files, and what they are compiled to."""
 
-from .model import BASE, LEVELS, Event, Level, Property, TelemetrySpec, bucket_labels
+from .documents import CORE, dump_json, dump_toml, load_spec, parse_json, parse_toml
+from .model import Event, TelemetrySpec
 from .projection import project
-from .registry import CORE, TelemetryRegistry, load_spec
-from .shapes import Body, Shapes, coerce, lower, own_shape, shared_names, value_type, wire_shape
+from .property import BASE, LEVELS, MASK, Level, Property, bucket_labels
+from .registry import TelemetryRegistry
+from .shapes import Body, Shapes, coerce, lower, masked_names, own_shape, shared_names, value_type, wire_shape
 
 __all__ = [
-    "BASE", "CORE", "LEVELS", "Body", "Event", "Level", "Property", "Shapes", "TelemetryRegistry", "TelemetrySpec",
-    "bucket_labels", "coerce", "load_spec", "lower", "own_shape", "project", "shared_names", "value_type", "wire_shape",
+    "BASE", "CORE", "LEVELS", "MASK", "Body", "Event", "Level", "Property", "Shapes", "TelemetryRegistry",
+    "TelemetrySpec", "bucket_labels", "coerce", "dump_json", "dump_toml", "load_spec", "lower", "masked_names",
+    "own_shape", "parse_json", "parse_toml", "project", "shared_names", "value_type", "wire_shape",
 ]  # fmt: skip
