@@ -189,7 +189,10 @@ class Capture:
         """The properties that can be made valid, one by one."""
         valid: dict[str, Any] = {}
         for name, value in properties.items():
-            if name not in compiled.properties:
+            if name not in compiled.properties or compiled.properties[name].type == "json":
+                continue
+            if value == MASK and name in compiled.masked:
+                valid[name] = MASK
                 continue
             try:
                 coerced = coerce(compiled.properties[name], value)

@@ -284,9 +284,13 @@ def _merged(origin: Any, then: Any, now: Any) -> Any:
     if then == now:
         return origin
     if isinstance(origin, dict) and isinstance(then, dict) and isinstance(now, dict):
-        kept = {name: value for name, value in origin.items() if name in now or name not in then}
-        return {**kept, **{name: _merged(origin[name], then[name], value) if name in origin and name in then else value
-                           for name, value in now.items() if name in origin or then.get(name) != value}}  # fmt: skip
+        merged = {name: value for name, value in origin.items() if name in now or name not in then}
+        for name, value in now.items():
+            if name not in then:
+                merged[name] = value
+            elif value != then[name]:
+                merged[name] = _merged(origin.get(name, {} if isinstance(value, dict) else None), then[name], value)
+        return merged
     if isinstance(origin, list) and isinstance(then, list) and isinstance(now, list) and len(origin) == len(then):
         known = {_identity(each): number for number, each in enumerate(then)}
         return [_merged(origin[at], then[at], each) if (at := known.get(_identity(each), -1)) >= 0 else each

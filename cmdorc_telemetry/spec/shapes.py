@@ -163,8 +163,10 @@ def wire_shape(event: Event, level: Level | None) -> type[Body]:
 def coerce(prop: Property, value: Any) -> Any:
     """``value`` as ``prop`` holds it: an unknown member becomes ``other``, a number its bucket, a list is cut.
 
-    Raises msgspec.ValidationError where nothing makes it valid.
+    What is masked is a mask. Raises msgspec.ValidationError where nothing makes it valid.
     """
+    if prop.masked and value is not None:
+        return MASK
     if prop.max_items is None:
         return _coerce_one(prop, value)
     items = msgspec.convert(value, list[Any])  # a string or a table is no list
