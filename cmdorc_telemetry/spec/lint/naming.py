@@ -14,9 +14,11 @@ _VAGUE = ("data", "info", "value", "misc", "other", "stuff", "thing", "object", 
 _UNITS = {"ms": "duration_ms", "millis": "duration_ms", "milliseconds": "duration_ms"}
 
 _HAPPENED = frozenset(
-    "begun bought broken brought built chosen cut done drawn driven fallen found given gone held kept left lost made met "
-    "paid put read run seen sent set shown shut sold spent split step stuck sunk taken thrown told won written".split()
-)
+    ("begun", "bought", "broken", "brought", "built", "chosen", "cut", "done", "drawn", "driven", "fallen", "found",
+     "given", "gone", "held", "kept", "left", "lost", "made", "met", "paid", "put", "read", "run", "seen", "sent",
+     "set", "shown", "shut", "sold", "spent", "split", "step", "stuck", "sunk", "taken", "thrown", "told", "won",
+     "written")
+)  # fmt: skip
 """Words that say that something happened, and do not end in -ed; and ``step``, one of which was taken."""
 
 
