@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from .model import Event, TelemetrySpec
-from .property import BASE, LEVELS, MASK, Level, Property, bucket_labels
+from .property import BASE, LEVELS, MASK, Level, Property, ValueType, bucket_labels
 from .versions import order
 
 _MOST = 2**53
@@ -25,7 +25,7 @@ CAPTURED = (*REQUIRED, "event_id", "spec")
 """Base fields that every captured body has."""
 ANYTHING = "(?s:.*)"
 """The pattern of a string that is bounded by its length alone."""
-_PATTERNS = {
+PATTERNS: Mapping[ValueType, tuple[str, int]] = {
     "hash": (r"[0-9a-f]{12}", 12),
     "version": (r"[0-9][0-9A-Za-z.+!\-]*", 40),
     "uuid": (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", 36),
@@ -57,7 +57,7 @@ def _scalar(prop: Property) -> Any:
                 return Annotated[str, Meta(max_length=prop.max_length)]
             return Annotated[str, Meta(pattern=rf"\A(?:{prop.pattern})\Z", max_length=prop.max_length)]
         case _:
-            pattern, length = _PATTERNS[prop.type]
+            pattern, length = PATTERNS[prop.type]
             return Annotated[str, Meta(pattern=rf"\A(?:{pattern})\Z", max_length=length)]
 
 
@@ -118,14 +118,14 @@ class CapturedReader:
     rest, and the bodies of a journal have them in common, but for the id.
     """
 
-    _ID = re.compile(_PATTERNS["uuid"][0])
+    _ID = re.compile(PATTERNS["uuid"][0])
     _MOST_KNOWN = 1000
 
     def __init__(self, event: Event, level: Level, withheld: Collection[str]) -> None:
         base = {name: prop for name, prop in BASE.items() if name not in withheld}
         own = {name: event.properties[name] for name in shared_names(event, level, withheld=withheld)}
         required = {*CAPTURED, *(name for name, prop in own.items() if prop.required)}
-        matched = [name for name, prop in base.items() if prop.type in _PATTERNS or prop.type == "string"]
+        matched = [name for name, prop in base.items() if prop.type in PATTERNS or prop.type == "string"]
         masked = masked_names(event)
         self._strict = msgspec.json.Decoder(
             _shape(event.name, {**base, **own}, masked=masked, required=required)

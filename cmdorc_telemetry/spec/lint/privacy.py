@@ -22,11 +22,15 @@ _PERSONAL = re.compile(
 _SECRET = re.compile(r"(api_?key|token|secret|password|credential)", re.IGNORECASE)
 
 
+def looks_personal(name: str) -> bool:
+    """Whether a property is called like something personal."""
+    return _PERSONAL.search(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()) is not None
+
+
 def _personal_name(spec: TelemetrySpec, today: date) -> Found:
     for at, _, name, prop in properties(spec):
-        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
         harmless = prop.type in ("bool", "hash", "bucket", "json") or prop.audience == "private"
-        if _PERSONAL.search(snake) and not (prop.pii or prop.redact or harmless):
+        if looks_personal(name) and not (prop.pii or prop.redact or harmless):
             yield at, "is called like something personal; expected pii = true and redact = true, or another name"
 
 
