@@ -18,7 +18,7 @@ from .model import Event, TelemetrySpec
 from .property import BASE, LEVELS, MASK, Level, Property, ValueType, bucket_labels
 from .versions import order
 
-_MOST = 2**53
+MOST = 2**53
 REQUIRED = ("event", "anonymous_install_id", "timestamp")
 """Base fields without which a server cannot take an event."""
 CAPTURED = (*REQUIRED, "event_id", "spec")
@@ -43,7 +43,7 @@ def _scalar(prop: Property) -> Any:
         case "bool":
             return bool
         case "count" | "duration_ms":
-            most = _MOST if prop.max is None else min(prop.max, _MOST)
+            most = MOST if prop.max is None else min(prop.max, MOST)
             return Annotated[int, Meta(ge=ceil(prop.min or 0), le=floor(most))]
         case "number":
             return Annotated[float, Meta(ge=prop.min, le=prop.max)]
