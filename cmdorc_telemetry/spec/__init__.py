@@ -1,14 +1,16 @@
 """What may be collected: the model, its files, and what they are compiled to."""
 
 from .documents import CORE, dump_json, dump_toml, load_spec, parse_json, parse_toml
-from .model import Event, TelemetrySpec
+from .model import Event, Operation, Outcome, TelemetrySpec, Workflow
 from .projection import project
 from .property import BASE, LEVELS, MASK, Level, Property, bucket_labels
 from .registry import TelemetryRegistry
 from .shapes import Body, Shapes, coerce, lower, masked_names, own_shape, shared_names, value_type, wire_shape
+from .versions import Version
 
 __all__ = [
-    "BASE", "CORE", "LEVELS", "MASK", "Body", "Event", "Level", "Property", "Shapes", "TelemetryRegistry",
-    "TelemetrySpec", "bucket_labels", "coerce", "dump_json", "dump_toml", "load_spec", "lower", "masked_names",
-    "own_shape", "parse_json", "parse_toml", "project", "shared_names", "value_type", "wire_shape",
+    "BASE", "CORE", "LEVELS", "MASK", "Body", "Event", "Level", "Operation", "Outcome", "Property", "Shapes",
+    "TelemetryRegistry", "TelemetrySpec", "Version", "Workflow", "bucket_labels", "coerce", "dump_json", "dump_toml",
+    "load_spec", "lower", "masked_names", "own_shape", "parse_json", "parse_toml", "project", "shared_names",
+    "value_type", "wire_shape",
 ]  # fmt: skip

@@ -9,6 +9,8 @@ from ..conditions import parse
 from ..model import Event, TelemetrySpec, Workflow
 from .rows import NUMBERS, Found, Lint, outcomes, properties
 
+FILLED = ("duration_ms", "outcome", "error_class")
+"""What fills itself where the event declares it."""
 SOURCES = ("input", "output", "error", "duration_ms", "outcome", "name")
 """What an operation's properties may come from."""
 RUN_SOURCES = ("command", "duration_ms", "state", "timed_out", "chain_depth", "concurrent_runs", "trigger", "run_id")
@@ -39,7 +41,7 @@ def _outcome_undeclared(spec: TelemetrySpec, today: date) -> Found:
 def _outcome_missing(spec: TelemetrySpec, today: date) -> Found:
     for at, _, outcome, event in outcomes(spec):
         for name, prop in event.properties.items():
-            if prop.required and name not in outcome.properties:
+            if prop.required and name not in {*outcome.properties, *FILLED}:
                 yield at, f"leaves out {name!r}, which {event.name} requires"
 
 
