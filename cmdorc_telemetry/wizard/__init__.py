@@ -1,1 +1,1 @@
-"""Asks for a spec: what is asked (``script``), what is made of the answers (``draft``), how it is asked (``asking``)."""
+"""Asks for a spec: what is asked (``script``), what is made of it (``draft``), how it is done (``asking``)."""

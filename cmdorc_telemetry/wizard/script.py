@@ -97,8 +97,8 @@ def _meta(given: Answers) -> Iterator[Question]:
     yield Question("meta.name", "Name of the spec", "Who collects: an application or a part of it, such as acme.shop.",
                    check=_is_word)  # fmt: skip
     name = given.get("meta.name", "")
-    yield Question("meta.version", "Version", "A whole number, or three such as 1.0.0. A new one where meanings change.",
-                   default="1", check=_is_version)  # fmt: skip
+    yield Question("meta.version", "Version", "A whole number, or three such as 1.0.0.", default="1",
+                   check=_is_version)  # fmt: skip
     yield Question("meta.title", "Title", "What people read above the list of what is collected.", default=name)
     yield Question("meta.description", "Description", "In one sentence: what is collected here, and of whom.")
     yield Question("meta.domain", "Domain", "The part of your product that it belongs to.",
@@ -124,7 +124,7 @@ def _config(given: Answers) -> Iterator[Question]:
     while True:
         path = f"config.providers.{number}"
         yield Question(f"{path}.more", "Note a provider?" if number == 0 else "Another provider?",
-                       "Documentation alone: a spec never sends anything anywhere by itself.", "yes", False)  # fmt: skip
+                       "Documentation alone: a spec sends nothing anywhere by itself.", "yes", False)  # fmt: skip
         if not given.get(f"{path}.more"):
             return
         yield Question(f"{path}.type", "Which?", kind="choice", default="internal", choices=PROVIDERS)
