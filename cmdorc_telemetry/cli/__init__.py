@@ -14,7 +14,7 @@ import click
 
 from .. import __version__
 from ..errors import ConfigError, TelemetryError
-from . import deadletters, flush, optin, optout, payload, plugins, stats, status
+from . import createspec, deadletters, flush, optin, optout, payload, plugins, specs, stats, status
 from .wording import clean
 
 __all__ = ["telemetry"]
@@ -64,6 +64,6 @@ def telemetry(ctx: click.Context) -> None:
 
 for command in (
     status.status, optin.opt_in, optout.opt_out, payload.show_payload, flush.flush, stats.stats,
-    deadletters.dead_letters, plugins.plugins, plugins.enable, plugins.disable,
+    deadletters.dead_letters, plugins.plugins, plugins.enable, plugins.disable, createspec.create_spec, specs.spec,
 ):  # fmt: skip
     telemetry.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -61,11 +62,16 @@ def dump_toml(spec: TelemetrySpec) -> str:
     """``spec`` as a TOML document: what is as it is by default is left out."""
     import tomlkit
 
+    return tomlkit.dumps(toml_table(spec))
+
+
+def toml_table(spec: TelemetrySpec) -> dict[str, Any]:
+    """What a TOML document of ``spec`` holds."""
     table = spec.told()
     table.pop("origin", None)
     for event, told in zip(spec.events, table.get("events", ()), strict=True):
         told["properties"] = {name: told["properties"][name] for name in spec.own_properties(event)}
-    return tomlkit.dumps(table)
+    return table
 
 
 def dump_json(spec: TelemetrySpec) -> str:

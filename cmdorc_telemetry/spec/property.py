@@ -112,7 +112,7 @@ class Property(Part, frozen=True, kw_only=True):
             try:
                 re.compile(self.pattern)
                 re.compile(rf"\A(?:{self.pattern})\Z")
-            except re.error as fault:
+            except (re.error, OverflowError, RecursionError) as fault:
                 raise ValueError(f"pattern {self.pattern!r} is no regular expression: {fault}") from None
 
     @property

@@ -2,65 +2,109 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from textwrap import wrap
 from typing import Any
 
 import questionary
-from prompt_toolkit.output import create_output
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent, merge_key_bindings
+from prompt_toolkit.output import Output, create_output
 from questionary import Choice
 
-from .script import Question, script
+from .interview import Interview
+from .question import Question
 
 BACK = "<"
-_STYLE = questionary.Style([("qmark", "bold"), ("question", "bold"), ("instruction", ""), ("answer", "fg:ansiblue")])
-
-
-_DONE = Question("", "Write it?", kind="choice", default="write", choices={"write": "as it is above"})
+_STYLE = questionary.Style([("qmark", "bold"), ("question", "bold"), ("instruction", ""), ("answer", "fg:ansicyan"),
+                            ("validation-toolbar", "noreverse")])  # fmt: skip
+_WRITE = Question("", "Write it?", kind="choice", default="write", choices={"write": "as it is above"})
+_YES = {"yes": True, "no": False}
 
 
 class _Back(Exception):
     """The person wants to answer the question before again."""
 
 
-def converse(tell: Callable[[str], None], summary: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Every answer, asked for one by one; ``tell`` shows a line, ``summary`` what comes of all of them.
+class Terminal:
+    """How wide it is, and what shows a line on it."""
 
-    Raises KeyboardInterrupt where the person ends it.
+    def __init__(self, show: Callable[[str], None], width: int) -> None:
+        self._show, self.width = show, max(width, 20)
+        self.output: Output = create_output(stdout=sys.stderr)
+
+    def tell(self, text: str) -> None:
+        """Show ``text``, wrapped between words."""
+        for line in wrap(text, self.width - 3):
+            self._show(f"  {line}")
+
+    def echo(self, question: Question, answer: str) -> None:
+        """Show what was chosen where the choices were."""
+        self._show(f"? {question.text} {answer}")
+
+
+def converse(
+    terminal: Terminal, summary: Callable[[dict[str, Any]], None], checks: Mapping[str, Callable[[Any], str]]
+) -> dict[str, Any]:
+    """Every answer, asked for one by one; ``summary`` shows what comes of all of them.
+
+    Raises KeyboardInterrupt or EOFError where the person ends it.
     """
-    given: dict[str, Any] = {}
-    asked: list[str] = []
-    remembered: dict[str, Any] = {}
-    tell(f"Enter takes what is offered, {BACK} goes back, Ctrl-C ends without writing anything.")
+    interview = Interview(checks)
+    terminal.tell(f"Enter takes what is offered; {BACK} goes back; Ctrl-C ends, and nothing is written.")
     while True:
-        question = next((each for each in script(given) if each.path not in given), None)
+        question = interview.question()
         try:
             if question is None:
-                summary(given)
-                _ask(_DONE, _DONE.default, tell)
-                return given
-            answer = _ask(question, remembered.get(question.path, question.default), tell)
+                summary(interview.given)
+                _ask(_WRITE, _WRITE.fault, terminal)
+                return interview.given
+            interview.answer(_ask(question, interview.fault, terminal))
         except _Back:
-            if asked:
-                remembered[asked[-1]] = given.pop(asked.pop())
-            continue
-        given[question.path] = answer
-        asked.append(question.path)
+            interview.back()
 
 
-def _ask(question: Question, default: Any, tell: Callable[[str], None]) -> Any:
+def _ask(question: Question, fault: Callable[[Any], str], terminal: Terminal) -> Any:
+    """One answer. Raises _Back."""
     if question.about:
-        tell(f"  {question.about}")
-    output = create_output(stdout=sys.stderr)
+        terminal.tell(question.about)
     if question.kind in ("choice", "yes"):
-        return _choose(question, default, output)
-    answer = questionary.text(
-        question.text, default=_text(default), style=_STYLE, output=output,
-        validate=lambda text: _is_back(text) or _fault(question, text) or True,
-    ).unsafe_ask()  # fmt: skip
-    if _is_back(answer):
+        return _chosen(question, terminal)
+
+    def judged(text: str) -> bool | str:
+        if _is_back(text):
+            return True
+        try:
+            return fault(value_of(question, text)) or True
+        except ValueError as error:
+            return str(error)
+
+    asked = questionary.text(question.text, default=text_of(question.default), style=_STYLE, output=terminal.output,
+                             validate=judged)  # fmt: skip
+    text = _run(asked)
+    if _is_back(text):
         raise _Back
-    return _value(question, answer)
+    return value_of(question, text)
+
+
+def _run(asked: questionary.Question, *, leaves: str = "") -> Any:
+    """The answer to what was asked; Ctrl-D ends it like Ctrl-C, and the key ``leaves`` is an answer of its own."""
+    keys = KeyBindings()
+
+    @keys.add("c-d", eager=True)
+    def end(event: KeyPressEvent) -> None:
+        event.app.exit(exception=EOFError)
+
+    if leaves:
+
+        @keys.add(leaves, eager=True)
+        def leave(event: KeyPressEvent) -> None:
+            event.app.exit(result=leaves)
+
+    had = asked.application.key_bindings
+    asked.application.key_bindings = merge_key_bindings([keys, *([had] if had is not None else [])])
+    return asked.unsafe_ask()
 
 
 def _is_back(text: str) -> bool:
@@ -68,42 +112,78 @@ def _is_back(text: str) -> bool:
     return text.rstrip().endswith(BACK)
 
 
-def _choose(question: Question, default: Any, output: Any) -> Any:
-    if question.kind == "yes":
-        choices = [Choice("yes", value=True), Choice("no", value=False)]
-    else:
-        width = max(map(len, question.choices))
-        choices = [Choice(f"{name.ljust(width)}  {about}".rstrip(), value=name)
-                   for name, about in question.choices.items()]  # fmt: skip
-    first = next((each for each in choices if each.value == default), choices[0])
-    answer = questionary.select(
-        question.text, choices=[*choices, Choice(f"{BACK} back", value=BACK)], default=first, style=_STYLE,
-        output=output, qmark="?", instruction=" ",
-    ).unsafe_ask()  # fmt: skip
-    if answer == BACK and BACK not in question.choices:
+def _chosen(question: Question, terminal: Terminal) -> Any:
+    choices = dict(question.choices) if question.kind == "choice" else dict.fromkeys(_YES, "")
+    offered = [name for name in choices if _YES.get(name, name) == question.default]
+    shown = [Choice(title, value=name) for name, title in _titles({**choices, BACK: "back"}, terminal.width).items()]
+    first = next((each for each in shown if each.value in offered), shown[0])
+    answer = _run(
+        questionary.select(question.text, choices=shown, default=first, style=_STYLE, output=terminal.output,
+                           instruction=" ", erase_when_done=True),
+        leaves=BACK,
+    )  # fmt: skip
+    if answer == BACK:
         raise _Back
-    return answer
+    terminal.echo(question, answer)
+    return _YES[answer] if question.kind == "yes" else answer
 
 
-def _text(default: Any) -> str:
-    if default is None:
+def _titles(choices: Mapping[str, str], width: int) -> dict[str, str]:
+    """Each choice with what it means, aligned, and wrapped into ``width``."""
+    longest = max(map(len, choices)) + 2
+    room = max(width - longest - 5, 15)
+    below = "\n" + " " * (longest + 3)
+    return {name: f"{name.ljust(longest)}{below.join(wrap(about, room))}".rstrip() for name, about in choices.items()}
+
+
+# -- what a line of text is as an answer -------------------------------------------------------------------------------
+
+
+def text_of(answer: Any) -> str:
+    """An answer as a person types it."""
+    if answer is None:
         return ""
-    return ", ".join(default) if isinstance(default, list) else f"{default}"
+    if isinstance(answer, list):
+        return ", ".join(map(text_of, answer))
+    if isinstance(answer, dict):
+        return json.dumps(answer, ensure_ascii=False)
+    return f"{answer:.15g}" if isinstance(answer, float) else f"{answer}"
 
 
-def _fault(question: Question, text: str) -> str:
-    try:
-        return question.fault(_value(question, text))
-    except ValueError:
-        return f"found {text!r}; expected a number"
-
-
-def _value(question: Question, text: str) -> Any:
-    """What a line of text is as an answer. Raises ValueError for what is no number."""
+def value_of(question: Question, text: str) -> Any:
+    """A line of text as an answer to ``question``. Raises ValueError with what was found and what would be right."""
     text = text.strip()
-    if question.kind == "names":
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if question.kind == "number":
-        number = float(text) if text else None
-        return int(number) if number is not None and number == int(number) else number
-    return text
+    match question.kind:
+        case "names":
+            return _parts(text)
+        case "conditions":
+            return [text] if text else []
+        case "number":
+            return _number(text) if text else None
+        case "numbers":
+            return [_number(part) for part in _parts(text)]
+        case "version":
+            return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else text
+        case "table":
+            return _table(text)
+        case _:
+            return text
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+        return int(number) if number == int(number) else number
+    except (ValueError, OverflowError):
+        raise ValueError(f"found {text!r}; expected a number") from None
+
+
+def _table(text: str) -> Any:
+    try:
+        return json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        raise ValueError(f'found {text!r}; expected a JSON object, such as {{"region": "eu"}}') from None

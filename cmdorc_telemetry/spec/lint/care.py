@@ -10,14 +10,14 @@ from ..model import TelemetrySpec
 from .rows import Found, Lint, properties
 
 _UNDONE = re.compile(r"\b(TODO|FIXME|XXX|TBD)\b")
-_OWNER = re.compile(r"@?[A-Za-z0-9_\-]+([./][A-Za-z0-9_\-]+)*")
+OWNER = re.compile(r"@?[A-Za-z0-9_\-]+([./][A-Za-z0-9_\-]+)*")
 
 
 def _no_owner(spec: TelemetrySpec, today: date) -> Found:
     if not spec.meta.owners:
         yield "meta", "has no owners; expected at least one, such as '@team.analytics'"
     for owner in spec.meta.owners:
-        if not _OWNER.fullmatch(owner):
+        if not OWNER.fullmatch(owner):
             yield "meta", f"has the owner {owner!r}; expected a name such as '@team.analytics' or 'platform.core'"
 
 

@@ -14,6 +14,8 @@ LONG_RETENTION_DAYS = 400
 LONG_TEXT = 100
 HIGH_VOLUME = "high-volume"
 """The tag of an event that there are so many of that a low sampling rate is right."""
+HARMLESS = ("bool", "hash", "bucket", "json")
+"""Types whose values say nothing personal, whatever they are called."""
 
 _PERSONAL = re.compile(
     r"(^|[_.\-])(e?mail|phone|address|first_?name|last_?name|full_?name|user_?(id|name)|login|ip(_?address)?|birth\w*|"
@@ -27,9 +29,14 @@ def looks_personal(name: str) -> bool:
     return _PERSONAL.search(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()) is not None
 
 
+def looks_secret(key: str, value: object) -> bool:
+    """Whether a setting is called like a secret, and has a value."""
+    return isinstance(value, str) and value != "" and _SECRET.search(key) is not None
+
+
 def _personal_name(spec: TelemetrySpec, today: date) -> Found:
     for at, _, name, prop in properties(spec):
-        harmless = prop.type in ("bool", "hash", "bucket", "json") or prop.audience == "private"
+        harmless = prop.type in HARMLESS or prop.audience == "private"
         if looks_personal(name) and not (prop.pii or prop.redact or harmless):
             yield at, "is called like something personal; expected pii = true and redact = true, or another name"
 
@@ -46,7 +53,7 @@ def _pii_unmasked(spec: TelemetrySpec, today: date) -> Found:
 def _provider_secret(spec: TelemetrySpec, today: date) -> Found:
     for number, provider in enumerate(spec.config.providers):
         for key, value in provider.config.items():
-            if _SECRET.search(key) and isinstance(value, str) and value:
+            if looks_secret(key, value):
                 yield f"config.providers[{number}].{key}", "looks like a secret; a spec is public: use the environment"
 
 
