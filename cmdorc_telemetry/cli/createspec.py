@@ -25,7 +25,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Where to write it. Default: NAME.telemetry.toml in this directory.")  # fmt: skip
 @click.option("--from", "events", type=_FILE, metavar="EVENTS.jsonl",
-              help="Propose types and bounds of observed events, a JSON object a line; no values are kept.")  # fmt: skip
+              help="Propose the types and bounds of observed events, and none of their values.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="Name of the spec that is proposed. Default: that of the file.")
 @click.option("--answers", type=_FILE, metavar="FILE",
               help="A TOML file with the answers, in the shape of a spec: asks nothing.")  # fmt: skip

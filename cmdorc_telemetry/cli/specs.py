@@ -1,9 +1,10 @@
-"""``spec``: check, compare and export specs. For people, for scripts (``--json``) and for CI (``--github``)."""
+"""``spec``: check and export specs. For people, for scripts (``--json``) and for CI (``--github``)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,21 +12,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, SpecError
-from .wording import plural
+from .wording import clean, plural
 
 if TYPE_CHECKING:
-    from ..spec import TelemetrySpec
     from ..spec.lint import Finding
+    from ..spec.versions import Version
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+NO_SPEC = "no-spec"
+"""What a file is called that cannot be loaded, beside the names of the lints."""
 
 
 @click.group("spec")
 def spec() -> None:
-    """Check, compare and export telemetry specs: TOML, or ContractSpec's JSON."""
+    """Check and export telemetry specs: TOML, or ContractSpec's JSON."""
 
 
-def _today() -> date:
+def today() -> date:
+    """The day, UTC."""
     from .. import clock
 
     return datetime.fromtimestamp(clock.wall(), timezone.utc).date()
@@ -42,90 +46,95 @@ def _today() -> date:
 @click.option("--github", is_flag=True, help="Annotations for GitHub Actions.")
 @click.option("--strict", is_flag=True, help="Warnings fail, too.")
 def lint(files: Sequence[Path], events: Path | None, as_json: bool, github: bool, strict: bool) -> None:
-    """Say what is unwise in FILES, or contradicts itself. Exit code 1 where that should not pass."""
-    from ..spec import load_spec
-    from ..spec.lint import lint as findings_of
-    from ..spec.lint import lint_events
+    """Say what is unwise in FILES, or contradicts itself.
 
+    Exit code 1 where that should not pass, and 2 where one of FILES is no spec at all.
+    """
     if as_json and github:
         raise click.UsageError("--json and --github contradict each other.")
     known = _contracts(events) if events is not None else None
-    failed = False
-    shown = 0
+    code = shown = 0
     for path in files:
-        loaded = load_spec(path)
-        findings = findings_of(loaded, _today())
-        if known is not None:
-            findings += lint_events(loaded, known)
-        for finding in findings:
+        for finding in _findings(path, known):
             fails = finding.fails or (strict and not finding.waived)
-            failed, shown = failed or fails, shown + (not finding.waived)
-            click.echo(_line(path, finding, as_json=as_json, github=github))
+            code = max(code, 2 if finding.lint == NO_SPEC else int(fails))
+            shown += not finding.waived
+            click.echo(_line(path, finding, fails=fails, as_json=as_json, github=github))
     if not (as_json or github):
-        click.echo(f"{plural(len(files), 'spec')}, {plural(shown, 'finding')}.", err=True)
-    click.get_current_context().exit(1 if failed else 0)
+        click.echo(f"{plural(len(files), 'file')}, {plural(shown, 'finding')}.", err=True)
+    click.get_current_context().exit(code)
 
 
-def _line(path: Path, finding: Finding, *, as_json: bool, github: bool) -> str:
-    if as_json:
-        return json.dumps({"file": str(path), **finding._asdict()}, ensure_ascii=False)
-    level = "notice" if finding.waived else "warning" if finding.severity == "warning" else "error"
+def _findings(path: Path, known: Sequence[tuple[str, Version]] | None) -> list[Finding]:
+    """What is to be said of one file: that it is no spec, too."""
+    from ..spec import load_spec
+    from ..spec.lint import Finding, lint_events
+    from ..spec.lint import lint as findings_of
+
+    try:
+        loaded = load_spec(path)
+    except SpecError as fault:
+        expected = f"; expected {fault.expected}" if fault.expected else ""
+        nearest = f". Did you mean {fault.nearest!r}?" if fault.nearest else ""
+        return [Finding(NO_SPEC, "contradiction", fault.key, f"{fault.found}{expected}{nearest}")]
+    return findings_of(loaded, today()) + (lint_events(loaded, known) if known is not None else [])
+
+
+def _line(path: Path, finding: Finding, *, fails: bool, as_json: bool, github: bool) -> str:
+    """A finding as it is shown."""
+    said = f"{finding.at} {finding.message}".strip()
     waived = f" (waived: {finding.waived})" if finding.waived else ""
+    if as_json:
+        told = {"file": str(path), "line": _line_number(path, finding), **finding._asdict(), "fails": fails}
+        return json.dumps(told, ensure_ascii=False)
     if github:
-        line = _line_of(path, finding.at)
-        place = f"file={_escaped(str(path))},line={line},title={_escaped(finding.lint)}"
-        return f"::{level} {place}::{_escaped(f'{finding.at} {finding.message}{waived}')}"
+        level = "notice" if finding.waived else "error" if fails else "warning"
+        name, title = (_escaped(text, ":,") for text in (str(path), finding.lint))
+        line = _line_number(path, finding)
+        return f"::{level} file={name},line={line},title={title}::{_escaped(f'{said}{waived}')}"
     severity = "waived" if finding.waived else finding.severity
-    return f"{path}: {finding.at} {finding.message}  [{severity}: {finding.lint}]{waived}"
+    return clean(f"{path}: {said}  [{severity}: {finding.lint}]{waived}")
 
 
-def _escaped(text: str) -> str:
-    """As GitHub's workflow commands want it."""
-    for char, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"), (":", "%3A"), (",", "%2C")):
-        text = text.replace(char, code)
-    return text
+def _escaped(text: str, more: str = "") -> str:
+    """As GitHub's workflow commands want it: ``more`` than in a message must be escaped in a property."""
+    return "".join(f"%{ord(char):02X}" if char in f"%\r\n{more}" else char for char in text)
 
 
-def _line_of(path: Path, at: str) -> int:
-    """The line that a path is most likely declared in: where the last of its names that is there stands."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kinds = ("events", "properties", "operations", "workflows", "waivers", "config", "meta")
-    found = 1
-    for name in _names(at, kinds):
-        found = next((number for number, line in enumerate(lines[found - 1 :], found) if name in line), found)
-    return found
+def _line_number(path: Path, finding: Finding) -> int:
+    """The line that a finding is about; 1 where it is about none."""
+    from ..spec.places import line_of
+
+    if told := re.search(r"\bline (\d+)", finding.message) if finding.lint == NO_SPEC else None:
+        return int(told[1])
+    try:
+        text = path.read_text(encoding="utf-8")
+        return line_of(text, finding.at, form="json" if path.suffix == ".json" else "toml")
+    except (OSError, ValueError):
+        return 1
 
 
-def _names(at: str, kinds: Sequence[str]) -> Iterator[str]:
-    """The names in a path: those of events and properties may hold dots."""
-    left = at
-    for kind in kinds:
-        head, _, tail = left.partition(f"{kind}.")
-        if tail and head in ("", *(f"{name}." for name in kinds)):
-            left = tail
-    yield from (part.rstrip(".") for part in left.split(".properties.") if part)
-
-
-def _contracts(path: Path) -> list[tuple[str, Any]]:
+def _contracts(path: Path) -> list[tuple[str, Version]]:
     """Names and versions in a list of event contracts. Raises SpecError."""
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise SpecError(path, "", f"is not valid JSON: {fault}") from None
     entries = listed.get("events") if isinstance(listed, dict) else listed
     if not isinstance(entries, list):
-        raise SpecError(path, "", f"found {type(listed).__name__}", "a list of event contracts, or one under 'events'")
+        raise SpecError(path, "", "is no list", "a list of event contracts, or one under 'events'")
     return [_contract(path, number, entry) for number, entry in enumerate(entries)]
 
 
-def _contract(path: Path, number: int, entry: Any) -> tuple[str, Any]:
+def _contract(path: Path, number: int, entry: Any) -> tuple[str, Version]:
+    """One contract, in either spelling: ``name`` or ``key``, beside the rest or in ``meta``."""
     from ..spec.versions import check
 
-    meta = entry.get("meta", entry) if isinstance(entry, dict) else {}
-    name, version = meta.get("key", meta.get("name")), meta.get("version", 1)
+    meta = entry.get("meta", entry) if isinstance(entry, dict) else None
+    name, version = (meta.get("key", meta.get("name")), meta.get("version")) if isinstance(meta, dict) else (None, None)
+    if not isinstance(name, str) or not isinstance(version, int | str) or isinstance(version, bool):
+        raise SpecError(path, f"[{number}]", "has no 'key' or 'name' and 'version'", "both")
     try:
-        if not isinstance(name, str) or not isinstance(version, int | str):
-            raise ValueError("found no 'key' or 'name' and 'version'; expected both")
         check(version)
     except ValueError as fault:
         raise SpecError(path, f"[{number}]", str(fault)) from None
@@ -142,14 +151,18 @@ def export(file: Path, form: str) -> None:
     """Write FILE in another FORMAT to standard output."""
     from ..errors import nearest
     from ..spec import load_spec
-    from ..spec.outputs import OUTPUTS
+    from ..spec.exports import EXPORTS
 
-    if form not in OUTPUTS:
-        names = list(OUTPUTS)
+    if form not in EXPORTS:
+        names = list(EXPORTS)
         raise ConfigError("--format", "", f"found {form!r}", "one of " + ", ".join(names), nearest=nearest(form, names))
-    click.echo(OUTPUTS[form](load_spec(file)), nl=False)
+    click.echo(EXPORTS[form].make(load_spec(file)).encode(), nl=False)
 
 
-def describe(loaded: TelemetrySpec) -> str:
-    """A spec in a word."""
-    return f"{loaded.ref}: {plural(len(loaded.events), 'event')}"
+@spec.command()
+def formats() -> None:
+    """List the formats of `spec export`."""
+    from ..spec.exports import EXPORTS
+    from .screen import Screen
+
+    Screen().labelled([(name, each.about) for name, each in EXPORTS.items()])

@@ -107,7 +107,7 @@ def commented(spec: TelemetrySpec, notes: Mapping[str, str] | None = None) -> st
     document.add(tomlkit.comment("Checked by: cmdorc telemetry spec lint FILE"))
     for key, part in {"meta": table.pop("meta"), "config": {**config, **table.pop("config", {})}}.items():
         document.add(key, tomlkit.item(part))
-        document[key].comment(_ABOUT[key])  # type: ignore[union-attr]
+        document[key].comment(_ABOUT[key])
     events = tomlkit.aot()
     for event in table.pop("events", ()):
         events.append(_event_table(event, notes or {}))
@@ -123,16 +123,16 @@ def _event_table(event: dict[str, Any], notes: Mapping[str, str]) -> Table:
     for key, value in event.items():
         if key not in _ABOUT:
             table.add(key, value)
-    for key in _ABOUT:
+    for key, about in _ABOUT.items():
         if key in event:
             part = tomlkit.table(is_super_table=False)
             for name, value in event[key].items():
                 part.add(name, value)
-            part.comment(_ABOUT[key])
+            part.comment(about)
             table.add(key, part)
     if not event["semantics"]["what"]:
-        table["semantics"]["what"].comment(_UNSAID)  # type: ignore[index, union-attr]
-    for name, prop in table["properties"].items():  # type: ignore[union-attr]
+        table["semantics"]["what"].comment(_UNSAID)
+    for name, prop in table["properties"].items():
         if note := notes.get(f"events.{event['name']}.properties.{name}"):
             prop.comment(note)
     return table

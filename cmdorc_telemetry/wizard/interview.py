@@ -24,7 +24,7 @@ class Interview:
         self._checks = checks or {}
 
     def question(self) -> Question | None:
-        """The next one; None where all are answered. What is offered is never wrong, but for what nobody could guess."""
+        """The next one; None where all are answered."""
         found = next((each for each in script(self.given) if each.path not in self.given), None)
         if found is None:
             return None
