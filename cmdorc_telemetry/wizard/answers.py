@@ -26,11 +26,11 @@ def completed(answers: Mapping[str, Any], where: object) -> dict[str, Any]:
         given[question.path] = answer
     path = next((path for path in left if not path.endswith(".more")), None)
     if path is not None:
-        known = {_any_number(each): each for each in given if not each.endswith(".more")}
-        close = nearest(_any_number(path), known)
+        key = path.rpartition(".")[2]
+        close = nearest(key, {each.rpartition(".")[2] for each in given} - {key, "more"})
         raise SpecError(
             where, _shown(path, {**left, **given}), "is no answer to any question that these answers lead to",
-            "a key that the wizard asks for", nearest=close and _shown(known[close], given),
+            "a key that the wizard asks for", nearest=close,
         )  # fmt: skip
     return given
 
@@ -55,10 +55,6 @@ def _listed(entries: list[tuple[dict[str, Any], Any]], path: str) -> Iterator[tu
     for number, (more, each) in enumerate(entries):
         yield f"{path}.{number}.more", True
         yield from _flat({**more, **each} if isinstance(each, Mapping) else each, f"{path}.{number}")
-
-
-def _any_number(path: str) -> str:
-    return _NUMBER.sub(".0", path)
 
 
 def _shown(path: str, given: Answers) -> str:

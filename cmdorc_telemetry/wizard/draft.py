@@ -103,7 +103,8 @@ def commented(spec: TelemetrySpec, notes: Mapping[str, str] | None = None) -> st
     table = toml_table(spec)
     config = {name: getattr(spec.config, name) for name in _CONFIG if name != "check_interval_ms"}
     document = tomlkit.document()
-    document.add(tomlkit.comment(f"What {' '.join((spec.meta.title or spec.meta.name).split())} may record."))
+    title = "".join(char for char in " ".join((spec.meta.title or spec.meta.name).split()) if char.isprintable())
+    document.add(tomlkit.comment(f"What {title} may record."))
     document.add(tomlkit.comment("Checked by: cmdorc telemetry spec lint FILE"))
     for key, part in {"meta": table.pop("meta"), "config": {**config, **table.pop("config", {})}}.items():
         document.add(key, tomlkit.item(part))

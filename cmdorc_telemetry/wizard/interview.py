@@ -43,14 +43,18 @@ class Interview:
         assert question is not None
         if fault := self.fault(answer):
             raise ValueError(fault)
-        before = {each.path: each for each in script({**self.given, **self._ahead})}
+        before = self._asked() if self._ahead else {}
         self.given[question.path] = answer
         self._ahead.pop(question.path, None)
-        after = {each.path: each for each in script({**self.given, **self._ahead})}
+        after = self._asked() if self._ahead else {}
         self._ahead = {
             path: value for path, value in self._ahead.items()
             if path in after and after[path].asks_the_same_as(before.get(path)) and not after[path].fault(value)
         }  # fmt: skip
+
+    def _asked(self) -> dict[str, Question]:
+        """The questions that the answers lead to, those included that somebody went back over."""
+        return {each.path: each for each in script({**self.given, **self._ahead})}
 
     def back(self) -> bool:
         """Take the last answer back; False where there is none."""

@@ -230,8 +230,9 @@ def _bounds(given: Answers, at: str) -> Iterator[Question]:
         case "number":
             yield Question(f"{at}.min", "At least", "What is outside is not sent.", "number", 0,
                            check=checks.is_given)  # fmt: skip
-            yield Question(f"{at}.max", "At most", "", "number", 100,
-                           check=partial(checks.is_at_least, low=given.get(f"{at}.min")))  # fmt: skip
+            low = given.get(f"{at}.min") or 0
+            yield Question(f"{at}.max", "At most", "", "number", max(100, low),
+                           check=partial(checks.is_at_least, low=low))  # fmt: skip
         case "string":
             yield Question(f"{at}.pattern", "Pattern", "A regular expression that all of it fits.",
                            default="[a-z0-9_-]*", check=checks.is_pattern)  # fmt: skip
