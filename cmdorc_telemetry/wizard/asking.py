@@ -39,6 +39,11 @@ class Terminal:
         for line in wrap(text, self.width - 3):
             self._show(f"  {line}")
 
+    def fitting(self, fault: str) -> str:
+        """``fault``, which is shown in one line: where it is too long, what would be right."""
+        short = fault.partition("; ")[2]
+        return short if short and len(fault) >= self.width else fault
+
     def echo(self, question: Question, answer: str) -> None:
         """Show what was chosen where the choices were."""
         self._show(f"? {question.text} {answer}")
@@ -76,9 +81,9 @@ def _ask(question: Question, fault: Callable[[Any], str], terminal: Terminal) ->
         if _is_back(text):
             return True
         try:
-            return fault(value_of(question, text)) or True
+            return terminal.fitting(fault(value_of(question, text))) or True
         except ValueError as error:
-            return str(error)
+            return terminal.fitting(str(error))
 
     asked = questionary.text(question.text, default=text_of(question.default), style=_STYLE, output=terminal.output,
                              validate=judged)  # fmt: skip
