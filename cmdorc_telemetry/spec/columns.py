@@ -107,7 +107,7 @@ def _type(name: str, prop: Property, store: Store, *, masked: bool) -> str:
         type_ = store.many(type_)
     if name not in _NEVER_NULL:
         return store.optional(type_)
-    return type_ + (store.key if name == "event_id" and store.key else store.required)
+    return type_ + store.required + (store.key if name == "event_id" else "")
 
 
 def _quoted(name: str, store: Store) -> str:
