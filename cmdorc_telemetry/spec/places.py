@@ -154,14 +154,15 @@ def _json(text: str) -> tuple[Any, dict[Path, int]]:
     line = 1
     name = ""
     for found in _PIECE.finditer(text):
-        match piece := found[0]:
+        piece = found[0]
+        if objects and not objects[-1] and piece not in (",", "\n", "]"):
+            lines.setdefault(tuple(path), line)
+        match piece:
             case "\n":
                 line += 1
             case "{" | "[":
                 objects.append(piece == "{")
                 path.append(0 if piece == "[" else "")
-                if piece == "[":
-                    lines.setdefault(tuple(path), line)
             case "}" | "]":
                 objects.pop()
                 path.pop()
@@ -173,6 +174,4 @@ def _json(text: str) -> tuple[Any, dict[Path, int]]:
                 path[-1] = step + 1 if isinstance(step, int) else ""
             case _:
                 name = piece
-        if objects and not objects[-1] and piece not in (",", "\n", "]"):
-            lines.setdefault(tuple(path), line)
     return json.loads(text), lines
