@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The place for what the tests need from the system; today that is only venv, which Debian's bare python3 lacks.
+# What the tests need from the system: venv, which Debian's bare python3 lacks, and a browser.
 install_system_package() {
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"
@@ -35,6 +35,10 @@ if ! { fits .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&
     python=$(find_python)
     "$python" -c 'import ensurepip' 2>/dev/null || install_system_package python3-venv
     "$python" -m venv --clear .venv
+fi
+
+if ! command -v chromium >/dev/null; then
+    install_system_package chromium || echo "warning: without it the tests of pages in a browser are skipped" >&2
 fi
 
 editables=()

@@ -11,13 +11,13 @@ from typing import Any
 
 from . import clock
 from .bounds import DEFAULT, Bounds
-from .config import DestinationConfig, TelemetryLevel, expanded, load_layer
+from .config import DestinationConfig, Layer, TelemetryLevel, expanded, load_layer
 from .errors import ConfigError
 
 
 @dataclass(frozen=True)
 class TelemetryConfig:
-    """What one file, or one caller, asks for. Asking never turns anything on: see ``consent.py``.
+    """What one file, or one caller, asks for. Asking never turns anything on: see ``policy.py``.
 
     Raises ConfigError (a ValueError) for DEBUG without a consent that is still valid.
     """
@@ -68,7 +68,19 @@ def load_telemetry_config(path: str | Path) -> TelemetryConfig:
     path = Path(path)
     if not os.path.isfile(path):
         raise ConfigError(path, "", "no such file", "a TOML file")
-    layer = load_layer(path)
+    return _config(path, load_layer(path))
+
+
+def project_config(path: Path, layer: Layer) -> TelemetryConfig:
+    """What a project's file lowers, for the program that it is the project of. Raises ConfigError.
+
+    DEBUG is the most that there is: who asks for it lowers nothing, and a project's own word that somebody consented
+    to it counts for nothing. So that wish is left out, rather than refused.
+    """
+    return _config(path, layer._replace(level=None) if layer.level is TelemetryLevel.DEBUG else layer)
+
+
+def _config(path: Path, layer: Layer) -> TelemetryConfig:
     settings = {to.name: to.settings for to in layer.destinations}
     local_file = settings.get("file", {}).get("path")
     return TelemetryConfig(

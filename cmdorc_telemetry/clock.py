@@ -23,3 +23,8 @@ def utcnow() -> datetime:
 def iso(seconds: float) -> str:
     """``seconds`` since the epoch as RFC 3339 in UTC, whole seconds: ``2026-11-22T03:00:00Z``."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def local(seconds: float) -> datetime:
+    """``seconds`` since the epoch in the zone that this machine is in."""
+    return datetime.fromtimestamp(seconds, timezone.utc).astimezone()

@@ -1,4 +1,4 @@
-"""Configuration files and variables → checked values. Says what is wanted, not what is allowed (``consent.py``).
+"""Configuration files and variables → checked values. Says what is wanted, not what is allowed (``policy.py``).
 
 Layers: the user's file (``~/.cmdorc/config.toml``), or an operator's where nobody decided; a project's cmdorc
 TOML, which can only lower; the environment.
@@ -7,10 +7,9 @@ TOML, which can only lower; the environment.
 # Annotations are evaluated here: as strings they would make each NamedTuple ten times as dear to import.
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from enum import Enum
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -122,12 +121,20 @@ class Layer(NamedTuple):
     """Whether the file has a ``[telemetry]`` table at all."""
     debug_consent_given: bool = False
     debug_consent_expires: datetime | None = None
+    keys: tuple[str, ...] = ()
+    """What it writes, key by key, such as ``telemetry.level`` and ``telemetry.to.team``."""
 
     @classmethod
     def of(cls, config: "TelemetryConfig | None") -> "Layer":
         """A ``config=`` argument as a layer."""
         if config is None:
             return cls()
+        asked = {
+            **{name: getattr(config, name) for name in ("plugins", "endpoint", "local_file", "sync", "background")},
+            **{f"to.{to.name}": to for to in config.destinations},
+            **{f"settings.{name}": True for name in config.settings},
+            "bounds": config.bounds != DEFAULT,
+        }
         return cls(
             config.source,
             None if "enabled" in config.unsaid else config.enabled,
@@ -140,6 +147,7 @@ class Layer(NamedTuple):
             config.sync,
             config.background,
             asks=True,
+            keys=tuple(f"telemetry.{key}" for key, said in asked.items() if said),
         )
 
 
@@ -214,6 +222,11 @@ class Home(NamedTuple):
         return self.telemetry / "erasure.toml"
 
     @property
+    def view(self) -> Path:
+        """The page that ``view`` made last."""
+        return self.telemetry / "view.html"
+
+    @property
     def discovered(self) -> Path:
         """Which plugins are installed, as it was last seen."""
         return self.telemetry / "plugins.json"
@@ -231,10 +244,14 @@ def read_table(path: Path) -> dict[str, Any]:
         return table
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, UnicodeDecodeError) as fault:
+    except OSError as fault:
+        raise ConfigError(path, "", f"cannot be read: {fault.strerror}") from None
+    except UnicodeDecodeError as fault:
         raise ConfigError(path, "", f"cannot be read: {fault}") from None
-    except tomllib.TOMLDecodeError as fault:
+    except ValueError as fault:
         raise ConfigError(path, "", f"is not valid TOML: {fault}") from None
+    except RecursionError:
+        raise ConfigError(path, "", "is nested too deeply") from None
 
 
 _KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -260,6 +277,8 @@ _DESTINATION_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "rename": (dict, "a table of names"),
     "timeout": ((int, float), "seconds"),
 }
+_FOR_EVER = 1e9
+"""Seconds. TOML knows whole numbers of any size, and infinity."""
 _OWN_NAMES = ("history", "detectors")
 """Destinations that are built in."""
 
@@ -290,7 +309,14 @@ def load_layer(path: Path) -> Layer:
         asks=True,
         debug_consent_given=table.get("debug_consent_given", False),
         debug_consent_expires=expires.replace(tzinfo=expires.tzinfo or timezone.utc) if expires else None,
+        keys=tuple(_written(table)),
     )
+
+
+def _written(table: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of a ``[telemetry]`` table, and those of its tables."""
+    for key, value in table.items():
+        yield from (f"telemetry.{key}.{name}" for name in value) if isinstance(value, dict) else (f"telemetry.{key}",)
 
 
 def _check(
@@ -326,7 +352,7 @@ def expanded(path: Path, key: str, name: str) -> Path:
     """``name`` as a path, ``~`` replaced. Raises ConfigError."""
     try:
         return Path(name).expanduser()
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         raise ConfigError(path, key, f"found {name!r}", "a path; there is no such user") from None
 
 
@@ -366,7 +392,7 @@ def _destination(path: Path, name: str, entry: Mapping[str, Any]) -> Destination
     for field_name, wanted in entry.get("rename", {}).items():
         if not isinstance(wanted, str):
             raise ConfigError(path, f"{prefix}.rename.{field_name}", f"found {wanted!r}", "a name")
-    if not 0 < entry.get("timeout", 1) < inf:
+    if not 0 < entry.get("timeout", 1) < _FOR_EVER:
         raise ConfigError(path, f"{prefix}.timeout", f"found {entry['timeout']!r}", "seconds above 0")
     return DestinationConfig(
         name=name,

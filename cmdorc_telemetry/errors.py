@@ -19,6 +19,7 @@ A message says what is wrong, where, and what would be right.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 
@@ -104,6 +105,21 @@ class TooLarge(DeliveryError):
 
 class Rejected(DeliveryError):
     """The receiver understood the batch and will never take it."""
+
+
+def told(fault: BaseException, *, ours: bool = False) -> str:
+    """What a log may say of an exception: its type, and where it was raised.
+
+    What it says itself may hold anything that was passed to who raised it, and logs are read by others. ``ours``: no
+    plugin can have raised it; then what was raised on purpose, or by the system, is quoted.
+    """
+    if ours and isinstance(fault, TelemetryError | OSError):
+        return str(fault)
+    trace, place = fault.__traceback__, ""
+    while trace is not None:
+        place = f" at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return type(fault).__name__ + place
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -89,17 +89,36 @@ def open_private(path: str | Path, flags: int) -> int:
     return fd
 
 
-def read(path: Path) -> bytes:
-    """What is in a file. Never waits for anybody, as whoever opens a pipe would. Raises OSError."""
+def read(path: Path, most: int = -1) -> bytes:
+    """What is in a file, its first ``most`` bytes. Never waits for anybody, as whoever opens a pipe would.
+
+    Raises OSError.
+    """
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):  # some lead a file that they do not want to null
             raise OSError(errno.EINVAL, "it is no file", str(path))
         with open(fd, "rb", closefd=False) as file:
-            return file.read()
+            return file.read(most)
     finally:
         os.close(fd)
+
+
+def exposure(path: Path, *, writers: int = 0o022, roots: bool = False) -> str:
+    """Why somebody else may have written a file or directory, in words; empty where nobody else could.
+
+    ``writers``: the bits of the mode that must not be set; ``roots``: it may also be the administrator's. Says nothing
+    on Windows, where a home directory is its user's. Raises OSError.
+    """
+    if not hasattr(os, "geteuid"):
+        return ""
+    status = os.stat(path)
+    if status.st_uid != os.geteuid() and not (roots and status.st_uid == 0):
+        return "it belongs to somebody else"
+    if status.st_mode & writers:
+        return f"others may write to it: its mode is {stat.S_IMODE(status.st_mode):o}"
+    return ""
 
 
 def is_foreign(path: str | Path) -> bool:
@@ -169,12 +188,17 @@ def private_dir(path: Path) -> Path:
 
 
 def own_dir(path: Path) -> Path:
-    """Like ``private_dir``, for a directory that nobody else has to do with: what is none is moved aside.
+    """Like ``private_dir``, for a directory that nobody else has to do with: others are shut out of one that was
+    there, and what is none is moved aside.
 
     Raises StorageError.
     """
     try:
-        return private_dir(path)
+        made = private_dir(path)
+        with contextlib.suppress(OSError):  # somebody else's: what is above it is for the user alone
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o700)
+        return made
     except StorageError:
         if not os.path.lexists(path) or path.is_dir():
             raise

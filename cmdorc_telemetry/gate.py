@@ -6,15 +6,14 @@ destination may get, or None. Default deny: what is not declared, consented and 
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
 
-from .spec import Body, Level, Shapes
+from .spec import BASE, Body, Level, Shapes, sampled
 from .types import Captured, Event, Gated, Row
 
 
@@ -38,6 +37,8 @@ class _TriggerBody(_EventBody):
 
 LevelOf = Callable[[str, str], Level | None]
 """(generation, spec name) → the level at which such an event may be shared; None for not at all."""
+Hidden = Callable[[str, str, str], frozenset[str]]
+"""(spec, event, generation) → the fields that nobody agreed to, now or when such an event was recorded."""
 Anonymizer = Callable[[Event], Mapping[str, Any]]
 _FIXED = frozenset({"event", "spec", "level", "sampling_rate"})
 """What says what kind of event it is, and how it was shared: no anonymizer's business. The id is: its time has to be
@@ -77,28 +78,24 @@ def _is_event(body: bytes) -> bool:
     return True
 
 
-def sampled(event_id: str, rate: float) -> bool:
-    """Whether an event is among the share ``rate`` of all events: always the same answer for the same event."""
-    return int.from_bytes(hashlib.sha256(event_id.encode()).digest()[:8], "big") < rate * 2**64
-
-
 class Gate:
-    """Turns journal records into rows. ``withheld``: spec → fields (``event/name``, ``*/name``) without consent."""
+    """Turns journal records into rows."""
 
     def __init__(
         self,
         shapes: Shapes,
         level_of: LevelOf,
         *,
-        withheld: Mapping[str, frozenset[str]] = {},
-        anonymizers: Sequence[Anonymizer] = (),
+        hidden: Hidden = lambda spec, event, generation: frozenset(),
+        anonymizers: Mapping[str, Anonymizer] = {},
+        complain: Callable[[str, str], None] = lambda name, what: None,
         blocked: str | None = None,
     ) -> None:
-        self._shapes, self._level_of, self._withheld = shapes, level_of, withheld
-        self._anonymizers = anonymizers
+        """``anonymizers`` run in their order, by their plugins' names; ``complain`` is told what one does wrong."""
+        self._shapes, self._level_of, self._hidden = shapes, level_of, hidden
+        self._anonymizers, self._complain = anonymizers, complain
         self._blocked = blocked
         """Why nothing at all may be shared, such as an enabled anonymizer that could not be loaded."""
-        self._hidden: dict[tuple[str, str], frozenset[str]] = {}
 
     def gate(self, records: Iterable[bytes], generation: str, source: str) -> Gated:
         """The rows that ``records`` of one segment become, triggers folded per session and minute."""
@@ -111,8 +108,9 @@ class Gate:
             if way is None:
                 way = ways[each.spec, each.event] = self._way(each.spec, each.event, generation)
             body = bytes(each.body)
+            taken: dict[str, str] = {}
             try:
-                shared = self._share(each, way, body)
+                shared = self._share(each, way, body, taken)
             except _Withheld as reason:
                 # Without these, no destination of anybody could tell events apart, or when they were.
                 if not _is_event(body):
@@ -120,10 +118,12 @@ class Gate:
                     continue
                 withheld[str(reason)] += 1
                 shared = None
+                taken = {}
             declared = self._shapes.event(each.spec, each.event)
             rows.append(
                 Row(spec=each.spec, event=each.event, version=each.version, at=each.at, generation=generation,
-                    source=source, rank=declared[1].rank if declared else 0, private=body, shared=shared)
+                    source=source, rank=declared[1].rank if declared else 0,
+                    private=body, shared=shared, withheld=taken)
             )  # fmt: skip
         return Gated(rows=tuple(rows), withheld=dict(withheld), unreadable=unreadable)
 
@@ -153,7 +153,7 @@ class Gate:
         level = self._level_of(generation, spec.partition("@")[0])
         if level is None:
             return _Way("consent")
-        hidden = self._without(spec, event)
+        hidden = self._hidden(spec, event, generation)
         shape, read = self._shapes.shared(spec, event, level, hidden), self._shapes.reader(spec, event, level, hidden)
         found = self._shapes.event(spec, event)
         if shape is None or read is None or found is None:
@@ -162,7 +162,8 @@ class Gate:
             return _Way("consent")
         return _Way("", level, shape, read, found[0].sampling_rate(found[1]))
 
-    def _share(self, record: Captured, way: _Way, raw: bytes) -> bytes:
+    def _share(self, record: Captured, way: _Way, raw: bytes, taken: dict[str, str]) -> bytes:
+        """The shared body; ``taken`` gets the fields that it lacks because of an anonymizer, with its name."""
         if way.withheld:
             raise _Withheld(way.withheld)
         try:
@@ -174,35 +175,48 @@ class Gate:
             if not sampled(body.event_id, way.rate):
                 raise _Withheld("sampling")
             body.sampling_rate = way.rate
-        return _encode(self._anonymized(record, body, way.shape) if self._anonymizers else body)
-
-    def _without(self, spec: str, event: str) -> frozenset[str]:
-        key = (spec, event)
-        if key not in self._hidden:
-            names = (name.partition("/") for name in self._withheld.get(spec, ()))
-            self._hidden[key] = frozenset(last for first, _, last in names if first in ("*", event))
-        return self._hidden[key]
-
-    def _anonymized(self, record: Captured, body: Any, shape: type[Body]) -> Body:
-        """``body`` after every anonymizer: keys are a subset of those before, values are valid, or it is held back."""
+        if not self._anonymizers:
+            return _encode(body)
         fields: dict[str, Any] = msgspec.to_builtins(body)
-        for anonymize in self._anonymizers:
-            event = Event(spec=record.spec, name=record.event, fields=MappingProxyType(dict(fields)))
+        for name, anonymize in self._anonymizers.items():
             try:
-                answer = dict(anonymize(event))
-            except Exception:  # it, or the mapping it returned: code of somebody else
-                raise _Withheld("anonymizer") from None
-            if not answer.keys() <= fields.keys() - _FIXED:
-                raise _Withheld("anonymizer")
-            fields = {name: value for name, value in {**fields, **answer}.items() if value is not None}
-        try:
-            narrowed = msgspec.convert(fields, shape)
-            _encode(narrowed)
-        except (ValueError, TypeError):  # wrong, or nothing that JSON could hold
-            raise _Withheld("anonymizer") from None
-        if any(getattr(narrowed, name) is msgspec.UNSET for name in _NEEDED):
-            raise _Withheld("anonymizer")
-        return narrowed
+                lost = self._anonymized(record, fields, way.shape, name, anonymize)
+            except Exception:  # the anonymizer, or the mapping it returned: code of somebody else
+                raise _Withheld(f"anonymizer:{name}") from None
+            taken.update(dict.fromkeys(lost, name))
+            if not taken.keys().isdisjoint(_NEEDED) or fields.keys() <= BASE.keys():
+                raise _Withheld(f"anonymizer:{name}")
+        return _encode(fields)
+
+    def _anonymized(
+        self, record: Captured, fields: dict[str, Any], shape: type[Body], name: str, anonymize: Anonymizer
+    ) -> list[str]:  # fmt: skip
+        """Let one anonymizer change ``fields``. Those it removed, or gave a value that the spec does not allow."""
+        event = Event(spec=record.spec, name=record.event, fields=MappingProxyType(dict(fields)))
+        lost = []
+        for key, value in dict(anonymize(event)).items():
+            if key not in fields or key in _FIXED:
+                if value is not None or key in fields:
+                    self._complain(name, f"returned {key!r}, which is not its to set: that is ignored")
+                continue
+            valid = None if value is None else _valid(shape, key, value)
+            if valid is None:
+                lost.append(key)
+                del fields[key]
+                if value is not None:
+                    self._complain(name, f"gave {key!r} a value that its spec does not allow: the field is withheld")
+            else:
+                fields[key] = valid
+        return lost
+
+
+def _valid(shape: type[Body], name: str, value: object) -> Any:
+    """``value`` as a field of that shape holds it; None where it does not."""
+    try:
+        checked = msgspec.json.decode(_encode({name: value}), type=shape)
+    except Exception:  # wrong, or nothing that JSON could hold: it may be any object
+        return None
+    return msgspec.to_builtins(checked).get(name)
 
 
 class _Fold:

@@ -80,9 +80,14 @@ def telemetry_reporters() -> Sequence[type[TelemetryReporter]]:  # type: ignore[
 def telemetry_anonymize(event: Event) -> Mapping[str, Any]:  # type: ignore[empty-body]
     """Narrow what would be shared of one event. Called in the gate, on the telemetry thread.
 
-    Return replacements for fields that the event has; None as a value removes the field. A new field, or a
-    value that the spec does not allow, counts as a failure, and a failure holds the event's shared body back.
-    ``event_id`` may be replaced, not removed: events that are given the same id count as one.
+    Return replacements for fields that the event has; None as a value removes the field. A value that the spec does
+    not allow withholds its field, and a new field is ignored; both are reported. Where ``event_id``, ``timestamp`` or
+    ``anonymous_install_id`` goes that way, or every field of the event's own, nothing of the event is shared; neither
+    is where the hook raises, returns no mapping, or takes longer than a second. The plugin is named in each case.
+    ``event_id`` may be replaced: events that are given the same id count as one.
+
+    Several run one after the other, in the order of ``plugins`` in the user's configuration (``tryfirst`` and
+    ``trylast`` come before and after): each sees what the one before left.
 
     Example: ``def telemetry_anonymize(event): return {"python_version": None}``
     """

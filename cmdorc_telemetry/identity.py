@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from . import files
 from .config import Home
+from .erasure import load_owed
 from .errors import StorageError
 
 log = logging.getLogger("cmdorc_telemetry")
@@ -25,7 +26,17 @@ class Identity(NamedTuple):
 
 
 def load_identity(home: Home) -> Identity | None:
-    """The identity of ``home``, or None where there is none (or only half of one). Raises StorageError."""
+    """The identity of ``home``, or None where there is none, only half of one, or one that was given up.
+
+    Raises StorageError.
+    """
+    stored = stored_identity(home)
+    given_up = stored is not None and any(owed.install_id == stored.install_id for owed in load_owed(home))
+    return None if given_up else stored
+
+
+def stored_identity(home: Home) -> Identity | None:
+    """What the files of an identity hold, also where it was given up and they are not gone yet. Likewise."""
     try:
         install_id, salt = _install_id(home.install_id), _salt(home.salt)
     except FileNotFoundError:
@@ -52,19 +63,50 @@ def ensure_identity(home: Home) -> Identity:
         found = load_identity(home)
         if found is not None:
             return found
+    with _alone(home):
+        _make_way(home)
+        return load_identity(home) or _made(home)
+
+
+def another_identity(home: Home) -> Identity:
+    """A new identity, in place of what there is. Safe between processes. Raises StorageError."""
+    with _alone(home):
+        _make_way(home)
+        return _made(home)
+
+
+def drop_identity(home: Home, given_up: Collection[str]) -> None:
+    """Delete the files of an identity whose id is among ``given_up``. Safe between processes. Raises StorageError."""
+    if _has(home, given_up):
+        with _alone(home):
+            if _has(home, given_up):  # still
+                home.install_id.unlink()
+                home.salt.unlink()
+
+
+def _has(home: Home, ids: Collection[str]) -> bool:
+    with suppress(StorageError):  # it is none
+        stored = stored_identity(home)
+        return stored is not None and stored.install_id in ids
+    return False
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
     files.private_dir(home.root)
     files.private_dir(home.telemetry)
     try:
         with files.FileLock(home.telemetry / "identity.lock"):
-            _make_way(home)
-            found = load_identity(home)
-            if found is None:
-                found = Identity(str(uuid.uuid4()), os.urandom(32))
-                files.replace(home.salt, found.salt.hex().encode() + b"\n")
-                files.replace(home.install_id, found.install_id.encode() + b"\n")
+            yield
     except OSError as fault:
         raise StorageError(f"{home.telemetry} cannot be written: {fault.strerror}") from fault
-    return found
+
+
+def _made(home: Home) -> Identity:
+    new = Identity(str(uuid.uuid4()), os.urandom(32))
+    files.replace(home.salt, new.salt.hex().encode() + b"\n")
+    files.replace(home.install_id, new.install_id.encode() + b"\n")
+    return new
 
 
 def _make_way(home: Home) -> None:

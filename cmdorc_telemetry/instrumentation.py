@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import cmdorc
 
+from .errors import told
 from .telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -270,8 +271,8 @@ def _wrap_orchestrator(
                 if farewell is not None and sys.exc_info()[0] is not GeneratorExit:
                     try:
                         await farewell()
-                    except Exception:
-                        _log.warning("telemetry could not be closed", exc_info=True)
+                    except Exception as fault:
+                        _log.warning("telemetry could not be closed: %s", told(fault))
 
     for name, wrapper in (("trigger", trigger), ("shutdown", shutdown)):
         setattr(orchestrator, name, wrapper)

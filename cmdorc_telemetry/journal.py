@@ -191,9 +191,12 @@ class Journal:
                 self._tell()
         return True
 
-    def rotate(self, generation: str) -> None:
-        """Begin a segment that carries ``generation``, if one is open; what was written can then be imported."""
-        self._generation = generation
+    def rotate(self, generation: str | None = None) -> None:
+        """Begin a segment, if one is open; what was written can then be imported.
+
+        Segments carry ``generation`` from now on, where it is given.
+        """
+        self._generation = self._generation if generation is None else generation
         if self._fd >= 0:
             try:
                 self._begin()

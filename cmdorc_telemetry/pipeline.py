@@ -10,30 +10,44 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
 from . import clock
 from . import journal as journals
+from .audit import AuditLog, tidy
 from .bounds import PATIENCE_SECONDS
-from .config import DestinationConfig, TelemetryLevel
-from .consent import CORE_SPEC, waiting_fields
+from .config import DestinationConfig, Home, TelemetryLevel
+from .consent import CORE_SPEC, Grant
+from .decision import Decision, level_name
 from .decoding import decode
 from .delivery import Delivery, Destination
 from .discovery import installed
-from .errors import PluginError, StorageError
+from .erasure import load_owed
+from .errors import ConsentError, PluginError, StorageError, told
 from .files import FileLock
 from .gate import Gate
 from .history import NAME as HISTORY
 from .history import HistoryReporter
+from .identity import load_identity
 from .plugins import PluginHost
-from .policy import allowed_destinations
+from .policy import Policy, allowed_destinations
 from .reporter import TelemetryReporter
 from .situation import Situation
-from .spec import Level, Shapes, TelemetryRegistry, lower, project
+from .spec import (
+    EVERYTHING,
+    Level,
+    Rule,
+    Shapes,
+    TelemetryRegistry,
+    Wishes,
+    kept_policy,
+    lower,
+    project,
+    read_wishes,
+)
 from .spool import Spool
-from .types import Gated, Leased, Row, View
+from .types import DropReason, Gated, Leased, Row, View
 
 log = logging.getLogger("cmdorc_telemetry")
 
@@ -41,9 +55,15 @@ _EXPIRE_SECONDS = 3600.0
 _MANY_EVENTS = 100
 
 
-def level_name(level: TelemetryLevel) -> Level | None:
-    """A level as specs name it; None for OFF."""
-    return None if level is TelemetryLevel.OFF else level.value
+def _install_id(home: Home) -> bytes:
+    """The id of this install as it stands in bodies; where it was given up and there is no other, what is in none."""
+    try:
+        identity = load_identity(home)
+        if identity is not None:
+            return identity.install_id.encode()
+        return b"\n" if load_owed(home) else b""
+    except StorageError:
+        return b""
 
 
 def make_reporter(
@@ -78,64 +98,66 @@ class Pipeline:
     """Imports, gates, stores and delivers. ``host`` holds the enabled plugins; ``registry`` the specs, also theirs."""
 
     def __init__(self, situation: Situation, host: PluginHost, registry: TelemetryRegistry | None = None) -> None:
-        self.situation, self.host, self.home = situation, host, situation.home
-        self.registry = host.registry() if registry is None else registry
+        self.host, self.home = host, situation.home
+        self.registry = host.registry(*situation.spec_files()) if registry is None else registry
         self.shapes = Shapes(list(self.registry))
         self.classes = host.reporters()
         self.anonymizers = host.anonymizers()
         self.configured = configured_destinations(situation, self.classes)
-        self._consent_stamp: tuple[int, int] | None = None  # whatever was decided since `situation` was read counts
-        self._levels: dict[tuple[str, str], Level | None] = {}
+        self.decision = Decision(situation, self.registry, self.shapes)
         self._made_gate: Gate | None = None
         self._own_drops: Mapping[str, int] = {}
         self._expired = 0.0
         self._newer_told = False
+        self._wishes: dict[str, tuple[str, Wishes]] = {}
+        self._install_id = _install_id(situation.home)
+        """The id of now: what was recorded under another one was given up with it, and leaves for nobody."""
         self._decide()
 
     # -- the decision, which may change while we run --------------------------------------------------------------
 
-    def _decide(self) -> None:
-        self._levels.clear()
-        consent = self.situation.consent
-        self.policy = self.situation.policy(layered=False)
-        self.grant = consent.grants.get(CORE_SPEC) if consent else None
-        self.allowed, self.waiting = allowed_destinations(self.policy, self.grant, self.configured)
+    @property
+    def situation(self) -> Situation:
+        """What files and variables said when they were read last."""
+        return self.decision.situation
 
-    def _read_stamp(self) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self.home.consent)
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_ino
+    @property
+    def policy(self) -> Policy:
+        """What is in force on this machine, whatever project or program this is."""
+        return self.decision.policy
+
+    @property
+    def grant(self) -> Grant | None:
+        """What a person said about cmdorc's own spec."""
+        consent = self.situation.consent
+        return consent.grants.get(CORE_SPEC) if consent else None
+
+    def _decide(self) -> None:
+        self.allowed, self.waiting = allowed_destinations(self.policy, self.situation.consent, self.configured)
 
     def refresh(self) -> bool:
         """Read the decision again where it was written since. Whether it was."""
-        seen, self._consent_stamp = self._consent_stamp, self._read_stamp()
-        changed = seen != self._consent_stamp
+        changed = self.decision.refresh()
         if changed:
-            self.situation = self.situation.again()
             self._made_gate = None
-        self._decide()  # also because a consent to DEBUG may have expired
+            self._install_id = _install_id(self.home)
+        self._decide()
         return changed
 
-    def level_of(self, stamped: str, spec: str) -> Level | None:
-        """At which level something recorded under a stamp may be shared: the least of then, its program's, and now."""
-        key = (stamped, spec)
-        if key not in self._levels:
-            self._levels[key] = self._level_of(stamped, spec)
-        return self._levels[key]
+    def ask(self) -> None:
+        """Read the decision again, before something is sent. Raises ConsentError where it cannot be read just now."""
+        self.refresh()
+        if self.decision.trouble:  # which is no no: what waits goes on waiting
+            raise ConsentError(self.decision.trouble)
 
-    def _level_of(self, stamped: str, spec: str) -> Level | None:
-        generation, _, cap = stamped.partition("/")
-        now = self.policy if spec == CORE_SPEC else self.situation.policy(layered=False, spec=spec)
-        consent = self.situation.consent
-        if not now.record or cap not in [level.value for level in TelemetryLevel]:
-            return None
-        if now.decided_by == "you" and consent is not None:
-            then = consent.level_of(generation, spec)
-        else:
-            then = now.share if generation == now.generation else TelemetryLevel.OFF
-        return lower(lower(level_name(then), level_name(now.share)), level_name(TelemetryLevel(cap)))
+    def level_of(self, stamped: str, spec: str) -> Level | None:
+        """At which level something recorded under a stamp may be shared now."""
+        return self.decision.level_of(stamped, spec)
+
+    def narrow(self, spool: Spool) -> None:
+        """Take back what is stored to be shared and no longer covered, once a decision."""
+        if self.decision.known:
+            spool.narrow(self.decision.judge, self.decision.digest, self.decision.cover_of)
 
     # -- import ---------------------------------------------------------------------------------------------------
 
@@ -147,10 +169,17 @@ class Pipeline:
         try:
             if self.policy.record:  # otherwise nobody asked for its destinations to go
                 spool.register(self.views(), withdrawn=[to.name for to in self.waiting], owner_lives=self._owner_lives)
+            self.heed(spool.policies())
+            self._account(spool)
         except BaseException:
             spool.close()
             raise
         return spool
+
+    def _account(self, spool: Spool) -> None:
+        """Tell receivers of losses under the id of now alone."""
+        if self._install_id.strip():
+            spool.open_account(self._install_id.decode())
 
     def views(self) -> list[View]:
         """What each destination gets to see."""
@@ -175,18 +204,25 @@ class Pipeline:
         lock.release(unlink=True)
         return not free
 
-    def pump(self, spool: Spool, own: journals.Journal | None = None) -> bool:
-        """Import every segment whose owner is gone, and ``own``. False: recording is switched off."""
+    def pump(
+        self, spool: Spool, own: journals.Journal | None = None, follow: Callable[[Situation], None] | None = None
+    ) -> bool:  # fmt: skip
+        """Import every segment whose owner is gone, and ``own``. False: recording is switched off.
+
+        ``follow`` lets this process record under the decision of now: where it is not given, ``own`` goes on itself.
+        """
         self.refresh()
+        self.narrow(spool)
+        self._account(spool)
         if not self.policy.record:
-            return False
+            return bool(self.decision.trouble)  # which may pass
         for orphan in journals.orphans(self.home.journal):
             try:
                 self._pump_orphan(spool, orphan)
             except OSError as fault:  # of this file; there are others
-                log.debug("import of %s waits: %s", orphan.path, fault)
-        if own is not None and own.path is not None:
-            self._pump_own(spool, own, own.path)
+                log.debug("import of %s waits: %s", orphan.path.name, told(fault))
+        if own is not None:
+            self._pump_own(spool, own, follow or (lambda situation: own.rotate(situation.policy().stamp)))
         self._tend(spool)
         return True
 
@@ -213,16 +249,19 @@ class Pipeline:
             orphan.discard()
             spool.finish(segment.name, clock.wall())
 
-    def _pump_own(self, spool: Spool, own: journals.Journal, path: Path) -> None:
+    def _pump_own(self, spool: Spool, own: journals.Journal, follow: Callable[[Situation], None]) -> None:
+        path = own.path
+        if path is None:
+            follow(self.situation)
+            return
         before = spool.offset(path.name) or 0
-        current = self.situation.policy().stamp
         try:
             segment = journals.read_live(path, before)
         except (FileNotFoundError, StorageError):  # deleted or overwritten by hand: go on in a new one
-            own.rotate(current)
+            follow(self.situation)
             return
-        if segment.generation != current:
-            own.rotate(current)
+        if segment.generation != self.situation.policy().stamp:
+            follow(self.situation)
         news = segment.offset > max(before, journals.HEADER) or segment.drops != self._own_drops
         if news and self._take_in(spool, segment, before, path.exists):
             self._own_drops = segment.drops
@@ -233,7 +272,7 @@ class Pipeline:
         gated = self._gate().gate(segment.records, segment.generation, segment.source)
         return spool.take_in(segment.name, gated, before=before, after=segment.offset, drops=segment.drops,
                              damaged=segment.damaged, slow=segment.slow, source=segment.source,
-                             still_there=still_there)  # fmt: skip
+                             still_there=lambda: still_there() and self.decision.settled)  # fmt: skip
 
     def _gate(self) -> Gate:
         if self._made_gate is None:
@@ -241,11 +280,12 @@ class Pipeline:
         return self._made_gate
 
     def _make_gate(self) -> Gate:
-        consent = self.situation.consent
-        withheld = {}
-        if self.policy.decided_by == "you" and consent is not None:
-            withheld = {spec.ref: waiting_fields(spec, consent.grants.get(spec.meta.name)) for spec in self.registry}
-        return Gate(self.shapes, self.level_of, withheld=withheld, anonymizers=self.anonymizers, blocked=self.blocked())
+        anonymizers = {each.name: each for each in self.anonymizers}
+        return Gate(self.shapes, self.level_of, hidden=self.decision.hidden, anonymizers=anonymizers,
+                    complain=self._complain, blocked=self.blocked())  # fmt: skip
+
+    def _complain(self, plugin: str, what: str) -> None:
+        self.host.fail(plugin, what, "report it to its author, or disable it")
 
     def blocked(self) -> str | None:
         """Why nothing at all may be shared: an enabled plugin that is not there may have been an anonymizer."""
@@ -259,6 +299,7 @@ class Pipeline:
         if now - self._expired > _EXPIRE_SECONDS:
             self._expired = now
             spool.expire(now, every=_EXPIRE_SECONDS)
+            tidy(self.home.audit, self._owner_lives)
         due = self._due(spool)
         if due is None:
             self.home.waiting.unlink(missing_ok=True)
@@ -298,40 +339,70 @@ class Pipeline:
         )
         routes = [
             Destination(HISTORY, lambda: HistoryReporter(settings),
-                        lambda item: item.row.private if self.policy.record else None, refresh=self.refresh,
+                        lambda item: item.row.private if self.policy.record else None, refresh=self.ask,
                         trusted=True)
         ]  # fmt: skip
-        routes.extend(Destination(to.name, self._maker(to), self._narrower(to), to.timeout, self.refresh)
+        routes.extend(Destination(to.name, self._maker(to), self._narrower(to), to.timeout, self.ask,
+                                  audit=self.audit_log(to.name), heed=self._listener(to))
                       for to in self.allowed if to.plugin in self.classes)  # fmt: skip
         return routes
+
+    def audit_log(self, name: str) -> AuditLog:
+        """Where every batch for a destination is written down before it leaves."""
+        return AuditLog(self.home.audit, name, sync=self.situation.user.sync)
 
     def _maker(self, to: DestinationConfig) -> Callable[[], TelemetryReporter]:
         return lambda: make_reporter(self.classes[to.plugin], to, self.situation.environ)
 
-    def _narrower(self, to: DestinationConfig) -> Callable[[Leased], bytes | None]:
-        return lambda item: self.body_for(to, item.row)
+    def _narrower(self, to: DestinationConfig) -> Callable[[Leased], bytes | DropReason | None]:
+        return lambda item: self.body_for(to, item.row) or ("unwanted" if self.unwanted(to, item.row) else None)
+
+    def _listener(self, to: DestinationConfig) -> Callable[[str], None]:
+        return lambda policy: self.heed({to.name: policy})
+
+    def heed(self, policies: Mapping[str, str]) -> None:
+        """What receivers ask for less of, as the spool keeps it by the name of the destination, holds from now on."""
+        for name, policy in policies.items():
+            if name not in self._wishes or self._wishes[name][0] != policy:
+                self._wishes[name] = policy, read_wishes(kept_policy(policy).document)
+
+    def wishes(self, name: str) -> Wishes:
+        """What the receiver of a destination asks for less of."""
+        return self._wishes[name][1] if name in self._wishes else Wishes()
 
     def body_for(self, to: DestinationConfig, row: Row) -> bytes | None:
         """What ``to`` gets of an event now: delivery and show-payload both ask here. None for nothing."""
-        if to not in self.allowed:
+        return self._body_for(to, row, self.wishes(to.name).of(row.event))
+
+    def unwanted(self, to: DestinationConfig, row: Row) -> bool:
+        """Whether it is the receiver alone that does not want an event: it could be sent."""
+        return self.body_for(to, row) is None and self._body_for(to, row, EVERYTHING) is not None
+
+    def _body_for(self, to: DestinationConfig, row: Row, wanted: Rule) -> bytes | None:
+        if to not in self.allowed or self._install_id not in row.private:
             return None
         if to.audience == "private":
-            return project(self.shapes, row.spec, row.event, row.private, rename=to.rename)
-        return self.shared_body(row, to.level, to.rename)
+            return project(self.shapes, row.spec, row.event, row.private, rename=to.rename, wanted=wanted)
+        consent = self.situation.consent
+        if consent is not None and not consent.reaches(row.generation.partition("/")[0], to.name):
+            return None
+        return self.shared_body(row, to.level, to.rename, wanted)
 
     def shared_body(
-        self, row: Row, limit: TelemetryLevel | None = None, rename: Mapping[str, str] | None = None
-    ) -> bytes | None:
-        """The stored shared body, as far as consent and ``limit`` still cover it."""
+        self, row: Row, limit: TelemetryLevel | None = None, rename: Mapping[str, str] | None = None,
+        wanted: Rule = EVERYTHING,
+    ) -> bytes | None:  # fmt: skip
+        """The stored shared body, as far as consent and ``limit`` still cover it, and it is ``wanted``."""
         level = self.level_of(row.generation, row.spec.partition("@")[0])
         if limit is not None:
             level = lower(level, level_name(limit))
-        if level is None or row.shared is None:
+        if level is None or row.shared is None or self._install_id not in row.private:
             return None
-        return project(self.shapes, row.spec, row.event, row.shared, level=level, rename=rename or {})
+        return project(self.shapes, row.spec, row.event, row.shared, level=level, rename=rename or {},
+                       wanted=wanted)  # fmt: skip
 
     def delivery(
-        self, own: journals.Journal | None = None, *, open_spool: Callable[[], Spool] | None = None,
+        self, pump: Callable[[Spool], bool] | None = None, *, open_spool: Callable[[], Spool] | None = None,
         also: Sequence[Destination] = (), only: Sequence[str] | None = None,
         on_trouble: Callable[[str], None] = log.warning,
     ) -> Delivery:  # fmt: skip
@@ -341,5 +412,5 @@ class Pipeline:
         ``on_trouble`` is told what keeps it from delivering.
         """
         routes = [route for route in (*self.routes(), *also) if only is None or route.name in only]
-        return Delivery(open_spool or self.open_spool, routes, lambda spool: self.pump(spool, own), self.home.locks,
+        return Delivery(open_spool or self.open_spool, routes, pump or self.pump, self.home.locks,
                         self.situation.user.bounds, on_trouble)  # fmt: skip

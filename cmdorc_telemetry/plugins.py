@@ -22,9 +22,9 @@ from pluggy import PluginManager
 from . import clock, hookspecs
 from .detector import Detector
 from .discovery import Installed, installed
-from .errors import ConfigError, PluginError, nearest
+from .errors import ConfigError, PluginError, nearest, told
 from .reporter import TelemetryReporter
-from .spec import TelemetryRegistry, TelemetrySpec
+from .spec import SpecFile, TelemetryRegistry, TelemetrySpec
 from .types import Anomaly, Event
 
 AnonymizeFunction = Callable[[Event], Mapping[str, Any]]
@@ -74,7 +74,8 @@ class Listener:
         except BaseException as fault:
             if not _caught(fault):
                 raise
-            self._host.fail(self.name, f"raised {type(fault).__name__}: {fault}", "report it to its author")
+            self._host.fail(self.name, f"raised {type(fault).__name__}: {fault}", "report it to its author",
+                            logged=f"raised {told(fault)}")  # fmt: skip
 
 
 class TimedListener(Listener):
@@ -184,21 +185,22 @@ class PluginHost:
                 if owner == name and (impl.wrapper or impl.hookwrapper or inspect.iscoroutinefunction(impl.function)):
                     raise PluginError(f"{hook} is async or a wrapper; hooks are plain functions here")
 
-    def fail(self, name: str, what: str, fix: str) -> None:
-        """Remember and report a plugin's failure, once."""
+    def fail(self, name: str, what: str, fix: str, *, logged: str | None = None) -> None:
+        """Remember and report a plugin's failure, once. ``logged``: what a log may say, where that is less."""
         if name not in self.failures:
-            if name in self._origins:
-                what += f" [{self._origins[name]}]"
-            self.failures[name] = f"{what} ({fix})"
-            log.warning("plugin %r %s. Fix: %s", name, what, fix)
+            origin = f" [{self._origins[name]}]" if name in self._origins else ""
+            self.failures[name] = f"{what}{origin} ({fix})"
+            log.warning("plugin %r %s%s. Fix: %s", name, what if logged is None else logged, origin, fix)
 
     def names(self) -> list[str]:
         """The plugins that are registered."""
         return [name for name, plugin in self._manager.list_name_plugin() if plugin is not None]
 
     def _impls(self, hook: str) -> list[tuple[str, pluggy.HookImpl]]:
+        """In the order in which they registered; those marked ``tryfirst`` before, ``trylast`` after all others."""
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
-        return [(impl.plugin_name, impl) for impl in caller.get_hookimpls()]
+        impls = sorted(caller.get_hookimpls(), key=lambda impl: impl.trylast - impl.tryfirst)
+        return [(impl.plugin_name, impl) for impl in impls]
 
     def hooks_of(self, name: str) -> list[str]:
         """The hooks that a registered plugin implements."""
@@ -224,7 +226,8 @@ class PluginHost:
         for name, offered in self._offers(hook):
             for each in offered:
                 if not (isinstance(each, type) and issubclass(each, base)):
-                    self.fail(name, f"{hook} returned {each!r}", f"return subclasses of {base.__name__}")
+                    self.fail(name, f"{hook} returned {each!r}", f"return subclasses of {base.__name__}",
+                              logged=f"{hook} returned a {type(each).__name__}")  # fmt: skip
                 elif (fault := _unreadable(each)) is not None:
                     self.fail(name, f"{hook} returned {each!r}, whose Settings cannot be read: {fault}",
                               "make Settings a msgspec Struct with fields of plain types")  # fmt: skip
@@ -242,17 +245,27 @@ class PluginHost:
                 if isinstance(spec, TelemetrySpec):
                     specs.append((name, spec))
                 else:
-                    self.fail(name, f"telemetry_specs returned {spec!r}", "return objects of TelemetrySpec")
+                    self.fail(name, f"telemetry_specs returned {spec!r}", "return objects of TelemetrySpec",
+                              logged=f"telemetry_specs returned a {type(spec).__name__}")  # fmt: skip
         return specs
 
-    def registry(self) -> TelemetryRegistry:
-        """The core spec and those that plugins bring; one that conflicts is its plugin's failure."""
+    def registry(self, named: Iterable[SpecFile] = (), added: Iterable[SpecFile] = ()) -> TelemetryRegistry:
+        """The core spec, those in the ``named`` files, those that plugins bring, and what ``added`` files add to them.
+
+        Raises SpecError for a named file. A conflict is its plugin's failure; an added file that conflicts, or is
+        broken, is left out.
+        """
         registry = TelemetryRegistry.with_core()
+        registry.read(named)
         for name, spec in self.specs():
             try:
                 registry.register(spec, name)
             except ConfigError as fault:
                 self.fail(name, str(fault), "report it to its author")
+        registry.seal()
+        registry.try_reading(added)
+        for what in registry.refused:
+            log.warning("%s", what)
         return registry
 
     def _offers(self, hook: str) -> list[tuple[str, list[Any]]]:
@@ -263,7 +276,8 @@ class PluginHost:
             except BaseException as fault:
                 if not _caught(fault):
                     raise
-                self.fail(name, f"{hook} raised {type(fault).__name__}: {fault}", "report it to its author")
+                self.fail(name, f"{hook} raised {type(fault).__name__}: {fault}", "report it to its author",
+                          logged=f"{hook} raised {told(fault)}")  # fmt: skip
         return offers
 
     def announce(self, anomaly: Anomaly) -> None:
@@ -272,7 +286,11 @@ class PluginHost:
             Listener(self, name, impl)(anomaly)  # not on the caller's thread: may take its time
 
     def anonymizers(self) -> list[Anonymizer]:
-        """The anonymizers, in order. One that is named but could not be loaded is among the failures."""
+        """The anonymizers, each with its plugin's name, in the order in which they run.
+
+        That is the order of the user's ``plugins``, then of those given by code. One that is named but could not be
+        loaded is among the failures.
+        """
         return [Anonymizer(name, _function(impl), self.fail) for name, impl in self._impls("telemetry_anonymize")]
 
 
@@ -280,13 +298,13 @@ class Anonymizer:
     """One ``telemetry_anonymize`` hookimpl, called in a thread of its own that can be abandoned."""
 
     def __init__(
-        self, name: str, function: AnonymizeFunction, fail: Callable[[str, str, str], None] = lambda *_: None
+        self, name: str, function: AnonymizeFunction, fail: Callable[..., None] = lambda *_, **__: None
     ) -> None:
-        """``fail`` is told of a failure: plugin, what, and the fix."""
+        """``fail`` is told of a failure, as :meth:`PluginHost.fail` is."""
         self.name = name
         self._function, self._fail = function, fail
         self._requests: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Mapping[str, Any] | BaseException] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._abandoned = False
 
@@ -295,7 +313,9 @@ class Anonymizer:
         try:
             return self._ask(event)
         except PluginError as fault:
-            self._fail(self.name, str(fault), "what it fails on is not shared: report it to its author, or disable it")
+            cause = fault.__cause__
+            self._fail(self.name, str(fault), "what it fails on is not shared: report it to its author, or disable it",
+                       logged=f"raised {told(cause)}" if cause is not None else None)  # fmt: skip
             raise
 
     def _ask(self, event: Event) -> Mapping[str, Any]:
@@ -311,7 +331,7 @@ class Anonymizer:
             self._abandoned = True
             raise PluginError(f"took more than {ANONYMIZE_SECONDS:g} s to anonymize and is given up") from None
         if isinstance(answer, BaseException):
-            raise PluginError(f"raised {type(answer).__name__}: {answer}")
+            raise PluginError(f"raised {type(answer).__name__}: {answer}") from answer
         if not isinstance(answer, Mapping):
             raise PluginError(f"returned {type(answer).__name__} instead of a mapping")
         return answer
@@ -319,7 +339,9 @@ class Anonymizer:
     def _run(self) -> None:
         while (event := self._requests.get()) is not None:
             try:
-                self._answers.put(self._function(event))
+                answer: object = self._function(event)
+                # Read here: a mapping is code of somebody else, too.
+                self._answers.put(dict(answer) if isinstance(answer, Mapping) else answer)
             except BaseException as fault:
                 self._answers.put(fault)
 

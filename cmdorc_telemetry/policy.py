@@ -6,17 +6,30 @@ raise anything; files, arguments and servers only lower.
 
 # Annotations are evaluated here: as strings they would make each NamedTuple ten times as dear to import.
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-from .bounds import DEFAULT
 from .config import DestinationConfig, Layer, TelemetryLevel
-from .consent import CORE_SPEC, Consent, Grant
+from .consent import CORE_SPEC, Consent
 from .errors import ConfigError
 
-_CI_VARIABLES = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "BUILDKITE", "CIRCLECI", "TF_BUILD", "JENKINS_URL",
-                 "TEAMCITY_VERSION", "TRAVIS", "APPVEYOR")  # fmt: skip
+CI_VARIABLES = (
+    # what several systems set
+    "CI", "BUILD_ID", "BUILD_NUMBER", "CI_APP_ID", "CI_BUILD_ID", "CI_BUILD_NUMBER", "CI_NAME",
+    "CONTINUOUS_INTEGRATION", "RUN_ID",
+    # what one system sets
+    "AC_APPCIRCLE", "AGOLA_GIT_REF", "ALPIC_HOST", "APPCENTER_BUILD_ID", "APPVEYOR", "BITBUCKET_COMMIT", "BITRISE_IO",
+    "BUDDY_WORKSPACE_ID", "BUILDER_OUTPUT", "BUILDKITE", "CF_BUILD_ID", "CF_PAGES", "CIRCLECI", "CIRRUS_CI",
+    "CI_XCODE_PROJECT", "CM_BUILD_ID", "CODEBUILD_BUILD_ARN", "DRONE", "DSARI", "EARTHLY_CI", "EAS_BUILD",
+    "GERRIT_PROJECT", "GITEA_ACTIONS", "GITHUB_ACTIONS", "GITLAB_CI", "GO_PIPELINE_LABEL", "HARNESS_BUILD_ID",
+    "HUDSON_URL", "JENKINS_URL", "LAYERCI", "MAGNUM", "NETLIFY", "NEVERCODE", "NOW_BUILDER", "PROW_JOB_ID",
+    "RELEASE_BUILD_ID", "RENDER", "SAILCI", "SCREWDRIVER", "SEMAPHORE", "STRIDER", "TASK_ID", "TEAMCITY_VERSION",
+    "TF_BUILD", "TRAVIS", "VELA", "VERCEL", "WORKERS_CI", "XCS", "bamboo_planKey",
+)  # fmt: skip
+"""Each of these says that no person is there to be asked; ``CI`` may also say that one is."""
 _FALSE = ("", "0", "false", "no", "off")
+_CLOCK_SKEW = timedelta(minutes=1)
+"""By how much a decision may be ahead of the clock: another machine's, with the same home, may be fast."""
 
 
 class Policy(NamedTuple):
@@ -31,6 +44,8 @@ class Policy(NamedTuple):
     """What lowered the decision, in words."""
     ignored: tuple[str, ...] = ()
     """What a layer tried and may not do, in words."""
+    trouble: str = ""
+    """Why a decision cannot be used, in words, and the way out; then nothing is recorded or sent."""
 
     @property
     def stamp(self) -> str:
@@ -44,8 +59,9 @@ def truthy(value: str | None) -> bool:
 
 
 def in_ci(environ: Mapping[str, str]) -> bool:
-    """Whether this looks like a CI machine."""
-    return any(truthy(environ.get(name)) for name in _CI_VARIABLES)
+    """Whether this looks like a CI machine. ``CI=false`` says that it is none, whatever else is set."""
+    denied = environ.get("CI", "").strip() and not truthy(environ.get("CI"))
+    return not denied and any(truthy(environ.get(name)) for name in CI_VARIABLES)
 
 
 def decide(
@@ -64,37 +80,54 @@ def decide(
     Where there is an operator's file beside the user's, ``user`` is the one that says which plugins and destinations
     there are (see :class:`Situation`), and ``other`` is the other one, which only lowers.
     """
-    grant = consent.grants.get(spec) if consent is not None else None
-    said = environ.get("CMDORC_TELEMETRY")
-    wanted, note = _variable(said)
     limits: list[str] = []
-    ignored: list[str] = [note] if note else []
-    if grant is not None:
-        share = grant.share if grant.record else TelemetryLevel.OFF
-        policy = Policy(grant.record, share, consent.generation if consent else "", "you", grant.decided_at)
-        if share is TelemetryLevel.DEBUG and (grant.debug_expires is None or grant.debug_expires <= now):
-            policy = _lowered(policy, TelemetryLevel.STANDARD, "DEBUG consent: expired", limits)
-        if wanted is not None:
-            policy = _lowered(policy, wanted, "environment: CMDORC_TELEMETRY", limits)
-    elif wanted is not None and wanted is not TelemetryLevel.OFF and spec == CORE_SPEC:
-        level = min(wanted, TelemetryLevel.STANDARD)
-        if wanted is TelemetryLevel.DEBUG:
-            ignored.append("CMDORC_TELEMETRY asks for level debug; only a person can grant that")
-        policy = Policy(True, level, f"operator-{level.value}", "operator")
-    else:
-        policy = Policy()
-    layers = [("your file", user), ("operator's file", other)]
+    ignored: list[str] = []
+    policy = granted = _granted(consent, environ, now, spec, limits, ignored)
+    yours, operators = ("your file", user), ("operator's file", other)
     if other is not None and consent is None:
-        layers = [("operator's file", user), ("your file", other)]
-    for name, layer in (*layers, ("project file", project), ("argument", argument)):
+        yours, operators = ("your file", other), ("operator's file", user)
+    for name, layer in (yours, operators, ("project file", project), ("argument", argument)):
         if layer is not None:
-            policy = _apply(policy, layer, name, limits, ignored)
-            if layer is not user and name != "your file":
-                ignored.extend(_wishes(layer, name))
+            policy = _lowered_by(layer, policy, name, limits)
+            ignored += _raises(layer, granted, name)
+            if layer is not user:
+                ignored += _wishes(layer, name, "your own" if user is yours[1] else "the operator's")
     if truthy(environ.get("DO_NOT_TRACK")):
         policy = _lowered(policy, TelemetryLevel.OFF, "environment: DO_NOT_TRACK", limits)
-    return Policy(policy.record, policy.share, policy.generation, policy.decided_by, policy.decided_at,
-                  tuple(limits), tuple(ignored))  # fmt: skip
+    return policy._replace(limits=tuple(limits), ignored=tuple(ignored))
+
+
+def _granted(
+    consent: Consent | None, environ: Mapping[str, str], now: datetime, spec: str, limits: list[str], ignored: list[str]
+) -> Policy:
+    """What a person decided, lowered by the operator's variable; or what that grants where nobody decided anything."""
+    wanted, note = _variable(environ.get("CMDORC_TELEMETRY"))
+    if note:
+        ignored.append(note)
+    if consent is None:
+        if wanted in (None, TelemetryLevel.OFF) or spec != CORE_SPEC:
+            return Policy()
+        if wanted is TelemetryLevel.DEBUG:
+            ignored.append("environment: CMDORC_TELEMETRY=debug grants standard; only a person can grant more")
+        level = min(wanted, TelemetryLevel.STANDARD)
+        return Policy(True, level, f"operator-{level.value}", "operator")
+    grant = consent.grants.get(spec)
+    if grant is None:
+        return Policy()
+    policy = Policy(grant.record, grant.level(now), consent.generation, "you", grant.decided_at)
+    if grant.record and policy.share < grant.share:
+        limits.append(f"DEBUG consent: expired ({policy.share.value})")
+    if grant.record and (moment := grant.moment) is not None and moment > now + _CLOCK_SKEW:
+        trouble = (
+            f"Your decision is of {grant.decided_at}, which is yet to come: nothing is recorded or sent until the "
+            "clock is right. If it is, `cmdorc telemetry opt-in` writes a new decision"
+        )
+        return policy._replace(record=False, share=TelemetryLevel.OFF, trouble=trouble)
+    if wanted is not None:
+        if policy.share < wanted:
+            ignored.append(f"environment: CMDORC_TELEMETRY={wanted.value} raises nothing; only your own yes can")
+        policy = _lowered(policy, wanted, "environment: CMDORC_TELEMETRY", limits)
+    return policy
 
 
 def _variable(said: str | None) -> tuple[TelemetryLevel | None, str]:
@@ -111,33 +144,61 @@ def _lowered(policy: Policy, level: TelemetryLevel, why: str, limits: list[str])
     if level is TelemetryLevel.OFF:
         if policy.record:
             limits.append(f"{why} (off)")
-        return Policy(False, TelemetryLevel.OFF, policy.generation, policy.decided_by, policy.decided_at)
+        return policy._replace(record=False, share=TelemetryLevel.OFF)
     if level < policy.share:
         limits.append(f"{why} ({level.value})")
-        return Policy(policy.record, level, policy.generation, policy.decided_by, policy.decided_at)
+        return policy._replace(share=level)
     return policy
 
 
-def _apply(policy: Policy, layer: Layer, name: str, limits: list[str], ignored: list[str]) -> Policy:
+def _lowered_by(layer: Layer, policy: Policy, name: str, limits: list[str]) -> Policy:
     if layer.enabled is False:
         policy = _lowered(policy, TelemetryLevel.OFF, f"{name}: enabled = false", limits)
     if layer.level is not None:
-        if policy.share < layer.level and policy.record and policy.decided_by == "you":
-            ignored.append(f"{layer.source or name} asks for level {layer.level.value}; only your own yes can raise it")
         policy = _lowered(policy, layer.level, f"{name}: level", limits)
     return policy
 
 
-def _wishes(layer: Layer, name: str) -> Iterator[str]:
-    for what, entries in (("plugin", layer.plugins), ("destination", [to.name for to in layer.destinations])):
-        for entry in entries:
-            yield f"{layer.source or name} asks for {what} {entry}; only your own file can"
-    if layer.bounds != DEFAULT or layer.sync or layer.background:
-        yield f"{layer.source or name} sets bounds, sync or background; only your own file can"
+# -- what was tried ----------------------------------------------------------------------------------------------------
+
+
+def _raises(layer: Layer, granted: Policy, name: str) -> Iterator[str]:
+    """What a file or an argument would raise, if it could."""
+    where = layer.source or name
+    if granted.record and layer.level is not None and granted.share < layer.level:
+        whose = "only your own yes can" if granted.decided_by == "you" else "only your own yes, or the environment, can"
+        yield f"{where}: telemetry.level = {layer.level.value} raises nothing; {whose}"
+    if layer.enabled and not granted.record and not granted.trouble:
+        yield f"{where}: telemetry.enabled = true turns nothing on; only your own yes can"
+
+
+_MEANT = {
+    "plugins": "enables plugins",
+    "endpoint": "names destinations",
+    "local_file": "names destinations",
+    "to": "names destinations",
+    "settings": "sets up plugins",
+    "bounds": "says what telemetry may take",
+    "sync": "says what telemetry may take",
+    "background": "says what telemetry may take",
+}
+"""Key → what it does, in a file where it counts."""
+
+
+def _wishes(layer: Layer, name: str, whose: str) -> Iterator[str]:
+    """What a file or an argument asks for that only one file may say."""
+    where = layer.source or name
+    for key in layer.keys:
+        kind = key.split(".")[1]
+        if kind in _MEANT:
+            asked = f"{key} ({', '.join(layer.plugins)})" if kind == "plugins" else key
+            yield f"{where}: {asked} is ignored; only {whose} file {_MEANT[kind]}"
+        elif kind.startswith("debug_consent"):
+            yield f"{where}: {key} is ignored; only your own yes (opt-in --debug) counts"
 
 
 def allowed_destinations(
-    policy: Policy, grant: Grant | None, configured: Collection[DestinationConfig]
+    policy: Policy, consent: Consent | None, configured: Collection[DestinationConfig]
 ) -> tuple[list[DestinationConfig], list[DestinationConfig]]:
     """The configured destinations that may receive something, and those that wait for a yes of their own."""
     if not policy.record:
@@ -145,7 +206,7 @@ def allowed_destinations(
     allowed, waiting = [], []
     for to in configured:
         shown = policy.decided_by == "operator" or (
-            grant is not None and grant.destinations.get(to.name) == to.identity
+            consent is not None and consent.destinations.get(to.name) == to.identity
         )
         if to.audience == "private" or shown:
             allowed.append(to)

@@ -18,21 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import clock, journal
 from .bounds import EXIT_SECONDS, PATIENCE_SECONDS
-from .capture import (
-    Capture,
-    Hasher,
-    SessionStatistics,
-    completed_properties,
-    machine_fields,
-    startup_properties,
-)
+from .capture import SessionStatistics, completed_properties, startup_properties
 from .config import TelemetryLevel
-from .errors import StorageError
+from .errors import StorageError, told
 from .files import FileLock, own_dir
 from .forks import on_fork, own_thread, tied
 from .hookspecs import hookimpl
-from .identity import ensure_identity
 from .plugins import PluginHost
+from .recording import Recording, Recordings
 from .reporter import TelemetryReporter
 from .situation import Situation
 from .types import CompletedRun, Session, Trigger, View
@@ -65,21 +58,23 @@ class Collector:
     @hookimpl
     def cmdorc_startup(self, session: Session) -> None:
         """Record ``orchestrator_started``."""
-        self._recorder.track("orchestrator_started", startup_properties(session, self._recorder.hasher))
+        now = self._recorder.recording
+        self._recorder.track("orchestrator_started", startup_properties(session, now.hasher), now)
 
     @hookimpl
     def cmdorc_completed(self, run: CompletedRun) -> None:
         """Record ``command_completed``."""
         self._of(run.session_id).add_run(run)
-        recorder = self._recorder
-        recorder.append(recorder.capture.record("command_completed", completed_properties(run, recorder.hasher)))
+        now = self._recorder.recording
+        record = now.capture.record("command_completed", completed_properties(run, now.hasher))
+        self._recorder.append(record, now)
 
     @hookimpl
     def cmdorc_trigger(self, trigger: Trigger) -> None:
         """Record one trigger, to be folded at import."""
         self._of(trigger.session_id).triggers += 1
-        recorder = self._recorder
-        recorder.append(recorder.capture.trigger_record(trigger, recorder.hasher))
+        now = self._recorder.recording
+        self._recorder.append(now.capture.trigger_record(trigger, now.hasher), now)
 
     @hookimpl
     def cmdorc_shutdown(self, session: Session) -> None:
@@ -98,20 +93,11 @@ class Recorder:
         self, situation: Situation, host: PluginHost, base: Mapping[str, str], reporter: TelemetryReporter | None
     ) -> None:
         self._situation, self._host = situation, host
-        home, policy = situation.home, situation.policy()
-        identity = ensure_identity(home)
-        self.registry = host.registry()
-        # Another application's spec has a consent of its own.
-        agreed = [spec for spec in self.registry if situation.policy(spec=spec.meta.name).record]
-        self.capture = Capture(agreed, {**base, **machine_fields(), "anonymous_install_id": identity.install_id})
-        self._hasher = Hasher(identity.salt) if policy.share is TelemetryLevel.DEBUG else None
-        self._hasher_checked = 0
-        user = situation.user
-        self.journal = journal.Journal(
-            home.journal, policy.stamp, bounds=user.bounds, sync=user.sync, on_trouble=self._dropping
-        )
+        self.registry = host.registry(*situation.spec_files())
+        self._recordings = Recordings(situation, self.registry, base, self._dropping)
+        self._debug_checked = 0
         self.collector = Collector(self)
-        self._warned = self._stopped = self._scheduled = self._started = False
+        self._warned = self._off = self._stopped = self._scheduled = self._started = False
         self._born = clock.monotonic()
         self._owner: FileLock | None = None
         self._pipelines: dict[None, Pipeline] = {}
@@ -138,25 +124,32 @@ class Recorder:
         return made
 
     @property
-    def hasher(self) -> Hasher | None:
-        """What makes the hashes of DEBUG; None where nobody said yes to them, or that yes has expired."""
-        if self._hasher is not None and (now := int(clock.wall())) != self._hasher_checked:
-            self._hasher_checked = now
+    def journal(self) -> journal.Journal:
+        """What is written to now."""
+        return self._recordings.now.journal
+
+    @property
+    def recording(self) -> Recording:
+        """What to record with. It has no hasher any more when a yes to DEBUG has expired."""
+        now = self._recordings.now
+        if now.hasher is not None and (second := int(clock.wall())) != self._debug_checked:
+            self._debug_checked = second
             made = self._pipelines.get(None)
             if (made.situation if made else self._situation).policy().share is not TelemetryLevel.DEBUG:
-                self._hasher = None
-        return self._hasher
+                now.hasher = None
+        return now
 
-    def track(self, event: str, properties: Mapping[str, Any]) -> bool:
+    def track(self, event: str, properties: Mapping[str, Any], now: Recording | None = None) -> bool:
         """Capture and journal one event. Whether that was done."""
-        return event in self.capture and self.append(self.capture.record(event, properties))
+        now = now or self._recordings.now
+        return event in now.capture and self.append(now.capture.record(event, properties), now)
 
-    def append(self, record: bytes) -> bool:
-        """Journal one record, and see to it that somebody delivers it."""
+    def append(self, record: bytes, now: Recording | None = None) -> bool:
+        """Journal one record with what made it, and see to it that somebody delivers it."""
         made = self._pipelines.get(None)
-        if self._stopped or not (made is None or made.policy.record):
+        if self._off or self._stopped or not (made is None or made.policy.record):
             return False
-        done = self.journal.append(record)
+        done = (now or self._recordings.now).journal.append(record)
         if not self._started:
             self._schedule()
         elif self._delivery is not None and self._delivery.asleep:
@@ -189,7 +182,10 @@ class Recorder:
     def _hand_over(self) -> None:
         """Let others import what this process recorded: it must not open the spool itself."""
         self._born = clock.monotonic()
-        self.journal.rotate(self._situation.policy().stamp)
+        self._situation = self._situation.again()
+        self._off = not self._situation.policy().record
+        if not self._off:
+            self._recordings.follow(self._situation)
 
     def _start(self) -> None:
         if self._stopped or self._started or tied() or _ending():
@@ -212,16 +208,20 @@ class Recorder:
     def _put_together(self) -> None:
         try:
             injected = [self._injected(self._reporter)] if self._reporter is not None else []
-            delivery = self.pipeline.delivery(self.journal, open_spool=self._open_spool, also=injected,
+            delivery = self.pipeline.delivery(self._pump, open_spool=self._open_spool, also=injected,
                                               on_trouble=self._warn)  # fmt: skip
         except Exception as fault:
-            self._warn(f"telemetry cannot deliver: {fault}. Events are kept.")
+            self._warn(f"telemetry cannot deliver: {told(fault, ours=True)}. Events are kept.")
             return
         self._delivery = delivery
         if not self._stopped:
             delivery.start()
         if self._stopped:  # meanwhile
             delivery.stop(0)
+
+    def _pump(self, spool: Spool) -> bool:
+        recordings = self._recordings
+        return self.pipeline.pump(spool, recordings.now.journal, recordings.follow)
 
     def _delivering(self, timeout: float) -> Delivery | None:
         """What delivers, as soon as it has been started; None where that takes longer than ``timeout`` seconds."""
@@ -265,10 +265,11 @@ class Recorder:
     def _injected(self, reporter: TelemetryReporter) -> Destination:
         from .delivery import Destination
 
-        shared_body, refresh = self.pipeline.shared_body, self.pipeline.refresh
+        shared_body, refresh = self.pipeline.shared_body, self.pipeline.ask
         return Destination(
-            self._code_name, lambda: reporter, lambda item: shared_body(item.row), refresh=refresh, injected=True
-        )
+            self._code_name, lambda: reporter, lambda item: shared_body(item.row), refresh=refresh, injected=True,
+            audit=self.pipeline.audit_log(self._code_name),
+        )  # fmt: skip
 
     def _open_spool(self) -> Spool:
         spool = self.pipeline.open_spool()
@@ -318,7 +319,7 @@ class Recorder:
 
     def _finish(self) -> None:
         atexit.unregister(self._exit)
-        self.journal.close()
+        self._recordings.close()
         if self._owner is not None:
             self._owner.release(unlink=True)
         if self._situation.user.background:

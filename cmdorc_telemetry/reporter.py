@@ -48,15 +48,27 @@ class TelemetryReporter(ABC):
         return None
 
     def encode(self, batch: Batch) -> bytes:
-        """The bytes that stand for ``batch`` on the wire, before compression. Pure: show-payload calls it too."""
+        """The bytes that stand for ``batch`` on the wire, before compression: exactly those that are sent.
+
+        Pure, and called before each send: the audit keeps their digest, and show-payload prints them. What it raises
+        keeps the batch from leaving.
+        """
         return b"".join(event.body + b"\n" for event in batch.events)
 
     async def erase(self, install_ids: Sequence[str]) -> bool:
-        """Ask the receiver to delete what it holds of these installs. False where it has no such thing."""
+        """Ask the receiver to delete what it holds of these installs. True: nothing of them is left there.
+
+        False where that was not confirmed; Rejected where to ask again is of no use; whatever else it raises, it is
+        asked again. A reporter without this method has no way to erase, and the user is told so.
+        """
         return False
 
     async def fetch_policy(self, etag: str | None) -> Mapping[str, Any] | None:
-        """What the operator wants less of, or None for nothing new."""
+        """What the operator wants less of, with its own ``etag``; None where nothing is new since that one.
+
+        Such as ``{"level": "minimal", "events": {"trigger_fired": {"level": "off"}, "command_completed": {"sampling":
+        0.1, "fields": {"concurrent_runs": False}}}}``. It can only lower; a key that is malformed means nothing.
+        """
         return None
 
 

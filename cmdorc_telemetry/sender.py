@@ -18,8 +18,7 @@ from time import sleep
 
 from . import clock, files, journal
 from .config import DestinationConfig
-from .consent import CORE_SPEC
-from .errors import TelemetryError
+from .errors import TelemetryError, told
 from .plugins import PluginHost
 from .policy import allowed_destinations, in_ci
 from .situation import Situation
@@ -54,7 +53,7 @@ def leave_behind(situation: Situation, host: PluginHost) -> bool:
         situation = situation.again()
         return _may_send(situation, host) and _something_is_due(situation, host) and _start(situation)
     except (TelemetryError, OSError, ValueError) as fault:
-        log.debug("no sender was left behind: %s", fault)
+        log.debug("no sender was left behind: %s", told(fault))
         return False
 
 
@@ -85,9 +84,7 @@ def _destinations(situation: Situation, host: PluginHost) -> set[str]:
     reporters, written = host.reporters(), situation.user.destinations
     served = {to.plugin for to in written}
     alone = [DestinationConfig(name, name) for name in reporters if name not in served]
-    policy, consent = situation.policy(layered=False), situation.consent
-    grant = consent.grants.get(CORE_SPEC) if consent is not None else None
-    allowed, _ = allowed_destinations(policy, grant, [*written, *alone])
+    allowed, _ = allowed_destinations(situation.policy(layered=False), situation.consent, [*written, *alone])
     return {to.name for to in allowed if to.plugin in reporters}
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import clock
+from . import clock, files
 from .config import Home, Layer, home_dir, load_layer
 from .consent import CORE_SPEC, Consent, load_consent
 from .errors import ConfigError, ConsentError
@@ -15,6 +15,18 @@ from .policy import Policy, decide
 
 if TYPE_CHECKING:
     from .argument import TelemetryConfig
+    from .spec.registry import SpecFile
+
+
+def config_exposure(path: Path) -> str:
+    """Why somebody else may have written a user's file, which could call a destination of theirs the user's own.
+
+    Empty where nobody else can have. Its group may write to it: each user often has a group to themselves.
+    """
+    try:
+        return files.exposure(path, writers=0o002, roots=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
 
 
 class Situation(NamedTuple):
@@ -28,7 +40,7 @@ class Situation(NamedTuple):
     project: Layer | None = None
     argument: Layer | None = None
     trouble: str = ""
-    """Why the consent cannot be used; then nothing is recorded or sent."""
+    """Why consent or configuration cannot be used, and the way out; then nothing is recorded or sent."""
     other: Layer | None = None
     """The other one of these two files, where there are two: it only lowers."""
 
@@ -49,6 +61,13 @@ class Situation(NamedTuple):
         except ConsentError as fault:
             trouble = str(fault)
         user = load_layer(home.config)
+        says_yes = consent is not None and any(grant.record for grant in consent.grants.values())
+        if says_yes and (exposed := config_exposure(home.config)):
+            user = Layer(source=home.config)
+            trouble = (
+                f"{home.config} cannot be used ({exposed}): nothing is recorded or sent until it is yours, and only "
+                "you can write to it"
+            )
         operator = environ.get("CMDORC_TELEMETRY_CONFIG")
         other = None
         if operator:
@@ -70,7 +89,7 @@ class Situation(NamedTuple):
     def policy(self, *, layered: bool = True, spec: str = CORE_SPEC) -> Policy:
         """What is in force now; ``layered`` False leaves out what holds for this program or project alone."""
         if self.trouble:
-            return Policy(ignored=(self.trouble,))
+            return Policy(trouble=self.trouble)
         return decide(
             self.consent,
             user=self.user,
@@ -81,3 +100,14 @@ class Situation(NamedTuple):
             spec=spec,
             other=self.other,
         )
+
+    def spec_files(self) -> "tuple[list[SpecFile], list[SpecFile]]":
+        """The spec files that the user's and an operator's file name, and those that a project or a program adds."""
+        return _spec_files(self.user, self.other), _spec_files(self.project, self.argument)
+
+
+def _spec_files(*layers: Layer | None) -> "list[SpecFile]":
+    from .spec.registry import SpecFile
+
+    return [SpecFile(path, str(layer.source or "argument"), f"telemetry.specs[{number}]")
+            for layer in layers if layer is not None for number, path in enumerate(layer.specs)]  # fmt: skip

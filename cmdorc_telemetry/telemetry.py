@@ -65,8 +65,8 @@ class Telemetry:
         try:
             situation = Situation.read(environ, config=config)
             policy = situation.policy()
-            if situation.trouble:
-                log.warning(situation.trouble)
+            if policy.trouble:
+                log.warning("%s", policy.trouble)
             if not (policy.record or situation.user.plugins or plugins):
                 return telemetry
             telemetry._assemble(situation, plugins, reporter, cmdorc_version)
@@ -91,9 +91,11 @@ class Telemetry:
 
         user = situation.user
         destinations = [to.plugin for to in user.destinations]
-        host = PluginHost(user.plugins, plugins, destinations=destinations, cache=situation.home.discovered)
+        record = situation.policy().record
+        cache = situation.home.discovered if record else None  # off: nothing is written or read there
+        host = PluginHost(user.plugins, plugins, destinations=destinations, cache=cache)
         try:
-            if situation.policy().record:
+            if record:
                 from .recorder import Recorder
 
                 self._recorder = Recorder(situation, host, {"cmdorc_version": version} if version else {}, reporter)

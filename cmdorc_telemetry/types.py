@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -20,7 +21,7 @@ EventStatus = Literal["accepted", "duplicate", "rejected", "retry"]
 Audience = Literal["shared", "private"]
 DropReason = Literal[
     "journal-full", "storage-failed", "corrupt", "expired", "spool-full", "over-size", "rejected-by-server",
-    "withdrawn-consent", "destination-removed", "destination-changed", "reporter-gone", "discarded",
+    "withdrawn-consent", "destination-removed", "destination-changed", "reporter-gone", "discarded", "unwanted",
 ]  # fmt: skip
 DROP_REASONS: Mapping[DropReason, str] = {
     "journal-full": "As many journal segments, or as many bytes, waited to be imported as the bounds allow.",
@@ -35,6 +36,7 @@ DROP_REASONS: Mapping[DropReason, str] = {
     "destination-changed": "Its destination leads elsewhere now, or takes other events.",
     "reporter-gone": "It was for a reporter given by code, which is gone with its process.",
     "discarded": "It was set aside, and a person discarded it.",
+    "unwanted": "Its receiver asked for less.",
 }
 """Why an event can be lost: all there is, with one sentence each, as ``status``, ledger and docs name them."""
 
@@ -129,8 +131,8 @@ class Captured(Struct, frozen=True, array_like=True):
     """A JSON object: base fields and every declared field with a valid value, private ones included."""
 
 
-class Row(Struct, frozen=True, kw_only=True):
-    """One event behind the gate, as the spool keeps it."""
+class Row(Struct, frozen=True, kw_only=True, gc=False):
+    """One event behind the gate, as the spool keeps it. There are many at a time: the collector skips them."""
 
     spec: str
     event: str
@@ -145,6 +147,8 @@ class Row(Struct, frozen=True, kw_only=True):
     """For destinations of the user's own."""
     shared: bytes | None
     """What the widest destination of somebody else's may get; None where nothing may be shared."""
+    withheld: Mapping[str, str] = MappingProxyType({})
+    """Fields that an anonymizer removed from ``shared``, or gave a value that is not valid → the anonymizer."""
 
 
 class Gated(Struct, frozen=True, kw_only=True):
@@ -152,7 +156,7 @@ class Gated(Struct, frozen=True, kw_only=True):
 
     rows: tuple[Row, ...] = ()
     withheld: Mapping[str, int] = field(default_factory=dict)
-    """Shared bodies held back, by reason: level, consent, sampling, invalid, anonymizer."""
+    """Shared bodies held back, by reason: level, consent, sampling, invalid, anonymizer, anonymizer:NAME."""
     unreadable: int = 0
     """Records that are no events."""
 
@@ -270,10 +274,10 @@ class Batch(Struct, frozen=True, kw_only=True):
     destination: str
     events: tuple[BatchEvent, ...]
     epoch: str = ""
-    """Identifies the spool that the drop counts belong to."""
+    """Identifies what the drop counts belong to: another one for each spool, and for each install id."""
     drops: Mapping[str, int] = field(default_factory=dict)
-    """Events this client lost for this destination so far, by reason, cumulative; those that journals lost before the
-    destination was there are among them."""
+    """Events that this client lost for this destination in the epoch, by reason, cumulative; those that journals lost
+    before the destination was there are among them."""
 
 
 class EventResult(Struct, frozen=True):

@@ -20,6 +20,7 @@ from weakref import WeakSet
 from msgspec import Struct, structs
 
 from . import clock
+from .errors import told
 from .types import CompletedRun, Session, Trigger, TriggerOutcome
 
 P = ParamSpec("P")
@@ -38,8 +39,8 @@ def isolated(function: Callable[P, T]) -> Callable[P, T | None]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
             return function(*args, **kwargs)
-        except Exception:
-            _log.warning("something that cmdorc did could not be observed", exc_info=True)
+        except Exception as fault:
+            _log.warning("something that cmdorc did could not be observed: %s", told(fault))
             return None
 
     return call

@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 import os
 import pwd
+import tempfile
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomlkit
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
 
 from cmdorc_telemetry import TelemetryConfig, TelemetryLevel, load_telemetry_config
+from cmdorc_telemetry.argument import project_config
 from cmdorc_telemetry.bounds import NAMES, Bounds
 from cmdorc_telemetry.clock import utcnow
-from cmdorc_telemetry.config import DestinationConfig, Home, Layer, home_dir, load_layer, read_table
+from cmdorc_telemetry.config import RESERVED, DestinationConfig, Home, Layer, home_dir, load_layer, read_table
 from cmdorc_telemetry.errors import ConfigError
 
 DAY = timedelta(days=1)
@@ -61,6 +66,7 @@ def fault(file: Path, text: str, load: Any = load_layer) -> str:
         ("telemetry.specs = [['a.toml']]", "telemetry.specs[0]: found ['a.toml']; expected a name"),
         ("telemetry.specs = ['~nobody-of-that-name/a.toml']",
          "telemetry.specs: found '~nobody-of-that-name/a.toml'; expected a path; there is no such user"),
+        ('telemetry.specs = ["~\\u0000"]', "telemetry.specs: found '~\\x00'; expected a path; there is no such user"),
         ("telemetry.endpoint = 5", "telemetry.endpoint: found 5; expected a URL"),
         ("telemetry.local_file = []", "telemetry.local_file: found []; expected a path"),
         ("telemetry.to = 'http'", "telemetry.to: found 'http'; expected tables [telemetry.to.NAME]"),
@@ -101,6 +107,8 @@ def fault(file: Path, text: str, load: Any = load_layer) -> str:
         ("telemetry.to.team.timeout = 0", "telemetry.to.team.timeout: found 0; expected seconds above 0"),
         ("telemetry.to.team.timeout = -0.5", "telemetry.to.team.timeout: found -0.5; expected seconds above 0"),
         ("telemetry.to.team.timeout = nan", "telemetry.to.team.timeout: found nan; expected seconds above 0"),
+        (f"telemetry.to.team.timeout = {10**400}",
+         f"telemetry.to.team.timeout: found {10**400}; expected seconds above 0"),
         ("telemetry.to.team.timeout = inf", "telemetry.to.team.timeout: found inf; expected seconds above 0"),
         ("telemetry.endpoint = 'https://a'\ntelemetry.to.http.endpoint = 'https://b'",
          "telemetry.endpoint: telemetry.to.http.endpoint is there too; expected one of them"),
@@ -120,6 +128,47 @@ def test_a_file_that_is_no_text_or_no_file_is_named(tmp_path: Path, file: Path) 
         load_layer(file)
     with pytest.raises(ConfigError, match=f"^{tmp_path}: cannot be read: .*it is no file"):
         read_table(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 99_999, "a = 1" + "0" * 9_999], ids=["brackets", "a long number"])
+def test_what_would_break_a_reader_is_an_error(text: str, file: Path) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=f"^{file}: is (nested too deeply|not valid TOML)"):
+        load_layer(file)
+
+
+words = st.sampled_from(
+    ["", "a", "http", "history", "code-1", "~", "~nobody-of-that-name/x", "~\0", "\0", "/dev/zero", "\x1b[2J", "debug"]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | words | st.datetimes()
+    | st.datetimes(timezones=st.just(timezone.utc)) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=8,
+).filter(lambda value: value is not None)  # fmt: skip
+keys = st.sampled_from([*KEYS.split(", "), "home", "CMDORC_HOME", ""])
+to_keys = st.sampled_from([*RESERVED, "endpoint", "path", "token_env", ""])
+said = st.dictionaries(keys, values, max_size=4) | st.builds(
+    lambda table: {"to": {"spy": table}}, st.dictionaries(to_keys, values, max_size=4)
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(said)
+def test_whatever_a_table_says_it_is_a_layer_or_an_error(table: dict[str, Any]) -> None:
+    """A project that is not trusted wrote it: nothing but a ConfigError may come of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cmdorc.toml"
+        try:
+            path.write_text(tomlkit.dumps({"telemetry": table}), encoding="utf-8")
+        except Exception:  # tomlkit has no way to write it
+            reject()
+        try:
+            layer = load_layer(path)
+            project_config(path, layer)
+        except ConfigError:
+            return
+        assert layer.asks
 
 
 def test_a_missing_file_says_nothing(tmp_path: Path, file: Path) -> None:
@@ -246,7 +295,33 @@ drop = ["os"]
         source=file,
     )
     assert load_telemetry_config(file) == expected
-    assert load_layer(file) == Layer.of(expected)
+    layer = load_layer(file)
+    assert layer._replace(keys=()) == Layer.of(expected)._replace(keys=())
+    assert layer.keys == (
+        "telemetry.enabled", "telemetry.level", "telemetry.plugins", "telemetry.specs", "telemetry.endpoint",
+        "telemetry.local_file", "telemetry.to.team", "telemetry.to.http", "telemetry.settings.anonymizer",
+    )  # fmt: skip
+    assert Layer.of(expected).keys == (
+        "telemetry.plugins", "telemetry.endpoint", "telemetry.local_file", "telemetry.to.team", "telemetry.to.http",
+        "telemetry.to.file", "telemetry.settings.anonymizer",
+    )  # fmt: skip
+
+
+def test_what_an_argument_asks_for_beyond_a_level_is_known() -> None:
+    assert Layer.of(TelemetryConfig(enabled=True, level=TelemetryLevel.STANDARD)).keys == ()
+    every = TelemetryConfig(sync=True, background=True, bounds=Bounds(keep_days=3), specs=(Path("a.toml"),))
+    assert Layer.of(every).keys == ("telemetry.sync", "telemetry.background", "telemetry.bounds")
+
+
+def test_a_projects_wish_for_debug_is_left_out(file: Path) -> None:
+    """It is the most there is, so that it lowers nothing; and a project's word for a consent is no consent."""
+    for consent in ("", "debug_consent_given = true\ndebug_consent_expires = 2999-01-01T00:00:00Z\n"):
+        file.write_text(f"[telemetry]\nlevel = 'debug'\nenabled = true\n{consent}")
+        config = project_config(file, load_layer(file))
+        assert (config.enabled, config.level, config.unsaid) == (True, TelemetryLevel.MINIMAL, {"level"})
+        assert Layer.of(config).level is None
+    file.write_text("[telemetry]\nlevel = 'standard'\n")
+    assert project_config(file, load_layer(file)) == load_telemetry_config(file)
 
 
 def test_a_file_that_says_little_asks_for_little(file: Path) -> None:

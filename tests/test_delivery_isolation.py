@@ -476,7 +476,7 @@ print(time.time(), flush=True)
 def test_a_process_ends_whatever_its_reporter_does(tmp_path: Path, hang: str) -> None:
     home = Home(tmp_path / "home")
     home.root.mkdir()
-    grant = new_grant(load_spec(CORE), TelemetryLevel.STANDARD, (), datetime.now(timezone.utc))
+    grant = new_grant(load_spec(CORE), TelemetryLevel.STANDARD, datetime.now(timezone.utc))
     save_grant(home, "cmdorc.core", grant)
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("CMDORC", "DO_NOT"))}
     environ["CMDORC_HOME"] = str(home.root)

@@ -15,7 +15,7 @@ import pytest
 
 from cmdorc_telemetry import TelemetryLevel, TelemetryOrchestrator
 from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import new_grant, save_grant
+from cmdorc_telemetry.consent import identities, new_grant, save_grant
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.types import Ledger
 
@@ -70,7 +70,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def agree(home: Home, config: str, level: TelemetryLevel = TelemetryLevel.STANDARD) -> None:
     home.config.write_text(config)
     destinations = load_layer(home.config).destinations
-    save_grant(home, "cmdorc.core", new_grant(load_spec(CORE), level, destinations, datetime.now(timezone.utc)))
+    grant = new_grant(load_spec(CORE), level, datetime.now(timezone.utc))
+    save_grant(home, "cmdorc.core", grant, identities(destinations))
 
 
 async def session(runs: int = 3, *, flush: float = 20.0) -> dict[str, Ledger]:

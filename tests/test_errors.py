@@ -51,3 +51,15 @@ def test_the_nearest_word_is_similar_or_none() -> None:
     assert nearest("standart", ["minimal", "standard"]) == "standard"
     assert nearest("xyz", iter(["minimal", "standard"])) is None
     assert nearest("xyz", []) is None
+
+
+def test_what_a_log_may_say_of_somebody_elses_exception() -> None:
+    try:
+        raise ValueError("the name of a command")
+    except ValueError as raised:
+        fault = raised
+    assert re.fullmatch(r"ValueError at test_errors\.py:\d+", errors.told(fault))
+    assert errors.told(KeyError("never raised")) == "KeyError"
+    assert errors.told(ValueError("a name"), ours=True) == "ValueError"
+    assert errors.told(errors.StorageError("the disk is full"), ours=True) == "the disk is full"
+    assert errors.told(RetryLater("what a server said")) == "RetryLater"

@@ -380,3 +380,24 @@ def test_a_directory_that_cannot_be_had_is_left_as_it_is(tmp_path: Path, monkeyp
     with pytest.raises(StorageError, match=r"is no directory$"):
         files.own_dir(tmp_path / "way")
     assert [path.name for path in tmp_path.iterdir()] == ["way"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes say little on Windows")
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o700])
+def test_others_are_shut_out_of_a_directory_of_our_own(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    path.chmod(mode)
+    assert stat.S_IMODE(files.own_dir(path).stat().st_mode) == 0o700
+
+
+def test_a_directory_that_cannot_be_shut_is_used_nevertheless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    path.chmod(0o777)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert files.own_dir(path) == path

@@ -14,8 +14,15 @@ import pytest
 
 from cmdorc_telemetry import files
 from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.erasure import Owed, forget, note
 from cmdorc_telemetry.errors import StorageError
-from cmdorc_telemetry.identity import ensure_identity, load_identity
+from cmdorc_telemetry.identity import (
+    another_identity,
+    drop_identity,
+    ensure_identity,
+    load_identity,
+    stored_identity,
+)
 
 
 @pytest.fixture
@@ -154,3 +161,69 @@ def test_a_home_without_locks_is_named(home: Home, monkeypatch: pytest.MonkeyPat
     with pytest.raises(StorageError, match=r"telemetry cannot be written: No locks available$"):
         ensure_identity(home)
     assert not home.salt.exists()
+
+
+def test_an_id_that_was_given_up_is_nobodys(home: Home) -> None:
+    """With the note alone: whoever comes next makes another one, whatever the files hold."""
+    old = ensure_identity(home)
+    note(home, Owed(old.install_id, destinations={"http": "http"}))
+    assert load_identity(home) is None
+    assert stored_identity(home) == old
+    new = ensure_identity(home)
+    assert new.install_id != old.install_id
+    assert new.salt != old.salt
+    assert new == load_identity(home) == stored_identity(home)
+    forget(home)
+    assert load_identity(home) == new
+
+
+def test_where_nobody_knows_what_was_given_up_there_is_no_identity(home: Home) -> None:
+    made = ensure_identity(home)
+    home.erasure.write_text("???")
+    with pytest.raises(StorageError, match=r"erasure.toml cannot be used"):
+        load_identity(home)
+    with pytest.raises(StorageError, match=r"erasure.toml cannot be used"):
+        ensure_identity(home)
+    assert stored_identity(home) == made
+
+
+def test_another_identity_takes_the_place_of_the_one_before(home: Home) -> None:
+    old = ensure_identity(home)
+    new = another_identity(home)
+    assert new.install_id != old.install_id
+    assert new.salt != old.salt
+    assert load_identity(home) == new
+
+
+def test_only_an_identity_that_was_given_up_is_dropped(home: Home) -> None:
+    drop_identity(home, {"x"})
+    assert not home.root.exists()
+    made = ensure_identity(home)
+    (home.telemetry / "identity.lock").unlink()
+    drop_identity(home, {"x"})
+    assert load_identity(home) == made
+    assert not (home.telemetry / "identity.lock").exists()
+    drop_identity(home, {"x", made.install_id})
+    assert not home.install_id.exists()
+    assert not home.salt.exists()
+    home.install_id.write_text("???")
+    home.salt.write_text("???")
+    drop_identity(home, {"???"})
+    assert home.install_id.read_text() == "???"
+
+
+def test_an_identity_that_is_made_while_the_old_one_is_to_be_dropped_stays(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    old = ensure_identity(home)
+    made = []
+
+    class Late(files.FileLock):
+        def __enter__(self) -> files.FileLock:
+            monkeypatch.setattr(files, "FileLock", Late.__bases__[0])
+            made.append(another_identity(home))
+            return super().__enter__()
+
+    monkeypatch.setattr(files, "FileLock", Late)
+    drop_identity(home, {old.install_id})
+    assert made == [load_identity(home)]

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import logging
+import re
 import sys
 import threading
 import time
@@ -423,12 +424,12 @@ async def test_what_goes_wrong_while_observing_stays_away_from_cmdorc(caplog: py
     await orchestrator.shutdown()
     await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
     said = [record for record in caplog.records if record.name == "cmdorc_telemetry"]
-    assert {str(record.exc_info[1]) for record in said if record.exc_info} >= {
-        "cmdorc_startup",
-        "cmdorc_completed",
-        "cmdorc_shutdown",
-    }
+    assert len(said) >= 3  # of startup, run and shutdown
     assert all(record.levelno == logging.WARNING for record in said)
+    assert {re.sub(r"\d+", "N", record.getMessage()) for record in said} == {
+        "something that cmdorc did could not be observed: OSError at test_instrument_runs.py:N"
+    }  # and nothing of what the exception says: that may be a command's name
+    assert not any(record.exc_info for record in said)
     caplog.clear()
 
 

@@ -17,9 +17,10 @@ from cmdorc_telemetry import TelemetryConfig, TelemetryLevel, clock, hookimpl
 from cmdorc_telemetry import journal as journals
 from cmdorc_telemetry.capture import Capture, completed_properties, machine_fields
 from cmdorc_telemetry.config import DestinationConfig, Home, load_layer
-from cmdorc_telemetry.consent import Grant, new_grant, save_grant
-from cmdorc_telemetry.errors import ConfigError, PluginError
+from cmdorc_telemetry.consent import Grant, identities, new_grant, save_grant
+from cmdorc_telemetry.errors import ConfigError, ConsentError, PluginError
 from cmdorc_telemetry.files import FileLock
+from cmdorc_telemetry.gate import Gate
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.pipeline import Pipeline, make_reporter
@@ -82,7 +83,8 @@ class Machine:
         self.home.config.write_text(text)
 
     def agree(self, level: LEVEL = LEVEL.STANDARD, *, spec: TelemetrySpec = SPEC) -> None:
-        save_grant(self.home, spec.meta.name, new_grant(spec, level, self.destinations(), datetime.now(timezone.utc)))
+        grant = new_grant(spec, level, datetime.now(timezone.utc))
+        save_grant(self.home, spec.meta.name, grant, identities(self.destinations()))
 
     def destinations(self) -> tuple[DestinationConfig, ...]:
         return load_layer(self.home.config).destinations
@@ -229,7 +231,47 @@ def test_an_anonymizer_has_its_say(machine: Machine) -> None:
         anonymizer.close()
 
 
+def test_an_anonymizer_that_adds_something_is_named(machine: Machine) -> None:
+    class Adding:
+        @hookimpl
+        def telemetry_anonymize(self, event: object) -> Mapping[str, Any]:
+            return {"os": None, "secret": 1}
+
+    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
+    machine.agree()
+    pipeline = machine.pipeline(Adding(), carriers(plain=Plain))
+    spool = machine.open(pipeline)
+    machine.orphan(pipeline)
+    pipeline.pump(spool)
+    assert pipeline.host.failures["Adding"].startswith("returned 'secret', which is not its to set: that is ignored")
+    assert stored(spool).withheld == {"os": "Adding"}
+    assert pipeline.anonymizers[0].name == "Adding"
+    pipeline.anonymizers[0].close()
+
+
 # -- the decision ------------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_goes_on_waiting_while_the_decision_cannot_be_read(machine: Machine) -> None:
+    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
+    machine.agree()
+    pipeline = machine.pipeline(carriers(plain=Plain))
+    spool = machine.open(pipeline)
+    machine.orphan(pipeline)
+    assert pipeline.pump(spool)
+    pipeline.ask()
+    text = machine.home.consent.read_text()
+    machine.home.consent.write_text("half a deci")
+    before, row = spool.ledger(), stored(spool)
+    machine.home.journal.joinpath("later.seg").touch()
+    assert pipeline.pump(spool)  # which may pass
+    with pytest.raises(ConsentError, match="cannot be used"):
+        pipeline.ask()
+    assert (spool.ledger(), stored(spool)) == (before, row)
+    assert segments(machine) == ["later.seg"]
+    machine.home.consent.write_text(text)
+    pipeline.ask()
+    assert len(send(pipeline, spool, "far")) == 1
 
 
 def test_a_destination_that_was_never_shown_gets_nothing(machine: Machine) -> None:
@@ -255,7 +297,7 @@ def test_what_waits_for_a_destination_goes_with_its_consent(machine: Machine) ->
     pipeline = machine.pipeline(carriers(plain=Plain))
     machine.orphan(pipeline)
     pipeline.pump(machine.open(pipeline))
-    save_grant(machine.home, "cmdorc.core", new_grant(SPEC, LEVEL.STANDARD, (), NOW))
+    save_grant(machine.home, "cmdorc.core", new_grant(SPEC, LEVEL.STANDARD, NOW), {})
     ledger = machine.open(machine.pipeline(carriers(plain=Plain))).ledger()["far"]
     assert (ledger.removed, dict(ledger.dropped)) == (True, {"withdrawn-consent": 1})
 
@@ -501,11 +543,42 @@ def test_a_new_decision_begins_a_new_segment(machine: Machine, ready: Ready) -> 
     own.close()
 
 
+def test_the_first_segment_of_a_process_is_of_the_decision_of_now(machine: Machine, ready: Ready) -> None:
+    pipeline, spool = ready
+    own = machine.journal(pipeline)
+    machine.agree(LEVEL.MINIMAL)
+    assert pipeline.pump(spool, own)
+    assert own.append(machine.record())
+    assert own.path is not None
+    assert journals.read_live(own.path, 0).generation == pipeline.policy.stamp
+    own.close()
+
+
+def test_what_was_gated_under_a_decision_that_is_no_more_is_gated_again(
+    machine: Machine, ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    pipeline, spool = ready
+    machine.orphan(pipeline)
+    gated = Gate.gate
+
+    def meanwhile(*given: Any) -> Any:
+        found = gated(*given)
+        machine.agree(LEVEL.MINIMAL)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Gate, "gate", meanwhile)
+        pipeline.pump(spool)
+    assert spool.newest() is None
+    pipeline.pump(spool)
+    assert json.loads(stored(spool).shared or b"")["level"] == "minimal"
+
+
 def test_a_field_without_consent_is_not_shared(machine: Machine) -> None:
     machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
-    grant = new_grant(SPEC, LEVEL.STANDARD, machine.destinations(), NOW)
+    grant = new_grant(SPEC, LEVEL.STANDARD, NOW)
     fields = {name: text for name, text in grant.fields.items() if name != "command_completed/chain_depth"}
-    save_grant(machine.home, "cmdorc.core", Grant(True, grant.share, grant.decided_at, fields, grant.destinations))
+    save_grant(machine.home, "cmdorc.core", grant._replace(fields=fields), identities(machine.destinations()))
     pipeline = machine.pipeline(carriers(plain=Plain))
     spool = machine.open(pipeline)
     machine.orphan(pipeline)
@@ -513,10 +586,31 @@ def test_a_field_without_consent_is_not_shared(machine: Machine) -> None:
     (body,) = send(pipeline, spool, "far")
     assert "chain_depth" not in body
     assert "concurrent_runs" in body
+    machine.orphan(pipeline)  # recorded before the yes, and imported after it
     machine.agree()
+    pipeline.refresh()
     machine.orphan(pipeline)
     pipeline.pump(spool)
-    assert ["chain_depth" in body for body in send(pipeline, spool, "far")] == [False, True]
+    bodies = send(pipeline, spool, "far")
+    assert sorted("chain_depth" in body for body in bodies) == [False, False, True]
+    assert all("concurrent_runs" in body for body in bodies)
+
+
+def test_a_destination_gets_nothing_that_was_recorded_before_its_yes(machine: Machine) -> None:
+    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
+    machine.agree()
+    before = machine.pipeline(carriers(plain=Plain))
+    machine.orphan(before)
+    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n[telemetry.to.new]\nplugin = "plain"\n')
+    machine.agree()
+    pipeline = machine.pipeline(carriers(plain=Plain))
+    spool = machine.open(pipeline)
+    machine.orphan(pipeline)
+    pipeline.pump(spool)
+    assert len(send(pipeline, spool, "far")) == 2
+    rows = [item.row for item in spool.lease("new", 0.0).items]
+    bodies = [pipeline.body_for(pipeline.allowed[1], row) for row in rows]
+    assert sorted(body is None for body in bodies) == [False, True]
 
 
 def test_an_operator_needs_no_fields_to_be_shown(machine: Machine) -> None:
@@ -530,7 +624,9 @@ def test_an_operator_needs_no_fields_to_be_shown(machine: Machine) -> None:
     assert "chain_depth" in body
 
 
-def test_switched_off_nothing_is_touched(machine: Machine, ready: Ready) -> None:
+def test_switched_off_nothing_is_imported_and_what_waited_to_be_shared_is_taken_back(
+    machine: Machine, ready: Ready
+) -> None:  # fmt: skip
     pipeline, spool = ready
     machine.orphan(pipeline)
     pipeline.pump(spool)
@@ -539,7 +635,9 @@ def test_switched_off_nothing_is_touched(machine: Machine, ready: Ready) -> None
     before, files = spool.ledger(), segments(machine)
     assert not pipeline.pump(spool)
     off = machine.open(pipeline)
-    assert off.ledger() == before  # nobody asked for its destinations to go
+    assert off.ledger()["history"] == before["history"]  # nobody asked for its destinations to go
+    assert (off.ledger()["far"].pending, off.drops("far")) == (0, {"withdrawn-consent": 1})
+    assert stored(off).shared is None
     assert (len(files), segments(machine)) == (1, files)
     assert machine.home.waiting.exists()
 
@@ -684,7 +782,7 @@ def test_bodies(machine: Machine) -> None:
     }  # fmt: skip
     assert pipeline.shared_body(row, LEVEL.OFF) is None
     before = pipeline.allowed
-    save_grant(machine.home, "cmdorc.core", new_grant(SPEC, LEVEL.OFF, (), NOW))
+    save_grant(machine.home, "cmdorc.core", new_grant(SPEC, LEVEL.OFF, NOW), {})
     pipeline.refresh()
     gone = {to.name: pipeline.body_for(to, row) for to in before}
     assert [name for name, body in gone.items() if body is not None] == ["mine"]

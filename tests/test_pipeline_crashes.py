@@ -51,7 +51,7 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.home = Home(root)
         save_grant(self.home, "cmdorc.core",
-                   new_grant(load_spec(CORE), TelemetryLevel.STANDARD, (), datetime.now(timezone.utc)))  # fmt: skip
+                   new_grant(load_spec(CORE), TelemetryLevel.STANDARD, datetime.now(timezone.utc)))  # fmt: skip
         constants = {**machine_fields(), "anonymous_install_id": ensure_identity(self.home).install_id}
         self.capture = Capture([load_spec(CORE)], constants)
         self.serial = self.losses = 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections import UserDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -312,9 +313,11 @@ def test_what_a_listener_raises_changes_nothing_for_the_others(
         assert sys.modules[f"plugin_of_{name}"].runs == [RUN, RUN]
     (warning,) = warnings()
     assert warning == (
-        f"plugin 'bad' raised {type(fault).__name__}: {fault} [bad-dist 1.2, plugin_of_bad_dist]. "
+        f"plugin 'bad' raised {type(fault).__name__} at plugin_of_bad_dist.py:6 [bad-dist 1.2, plugin_of_bad_dist]. "
         "Fix: report it to its author"
     )
+    text = f"raised {type(fault).__name__}: {fault} [bad-dist 1.2, plugin_of_bad_dist] (report it to its author)"
+    assert host.failures == {"bad": text}  # here alone: it may hold what the plugin was told
 
 
 def test_ctrl_c_in_a_listener_is_the_users_own() -> None:
@@ -545,6 +548,29 @@ def test_an_anonymizer_that_raises_fails_for_this_event(fault: BaseException, si
         "(what it fails on is not shared: report it to its author, or disable it)"
     }
     assert anonymize(EVENT) == {}
+    anonymize.close()
+
+
+def test_anonymizers_run_in_the_order_of_the_users_plugins_and_by_name(site: Site) -> None:
+    code = "from cmdorc_telemetry import hookimpl\n@hookimpl{}\ndef telemetry_anonymize(event): return {{}}"
+    for name, mark in (("beta", ""), ("last", "(trylast=True)"), ("alpha", ""), ("first", "(tryfirst=True)")):
+        site.install(name, code.format(mark))
+    given = module(telemetry_anonymize=lambda event: {})
+    for listed in (("last", "beta", "alpha", "first"), ("alpha", "first", "last", "beta")):
+        plain = [name for name in listed if name in ("alpha", "beta")]
+        names = [each.name for each in PluginHost(listed, [given]).anonymizers()]
+        assert names == ["first", *plain, "made", "last"]
+
+
+def test_an_answer_that_breaks_as_it_is_read_breaks_in_the_anonymizers_thread() -> None:
+    class Slow(UserDict[str, Any]):
+        def __iter__(self) -> Iterator[str]:
+            raise RuntimeError(threading.current_thread().name)
+
+    host = PluginHost(objects=[module(telemetry_anonymize=lambda event: Slow())])
+    anonymize = only(host)
+    with pytest.raises(PluginError, match="raised RuntimeError: telemetry-made"):
+        anonymize(EVENT)
     anonymize.close()
 
 

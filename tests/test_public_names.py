@@ -80,6 +80,6 @@ print(*sorted(own))
         "": set(),
         ".config": leaves,
         ".situation": leaves | {".clock", ".consent", ".policy", ".situation"},
-        ".identity": leaves | {".identity"},
+        ".identity": leaves | {".erasure", ".identity"},
     }[code]
     assert set(own.split()) == {"cmdorc_telemetry", *(f"cmdorc_telemetry{name}" for name in expected)}

@@ -24,9 +24,10 @@ import pytest
 from cmdorc_telemetry import TelemetryLevel, clock, hookimpl
 from cmdorc_telemetry import recorder as recorders
 from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import Grant, new_grant, save_grant
+from cmdorc_telemetry.consent import Grant, new_grant, renew, save_grant
 from cmdorc_telemetry.errors import StorageError
-from cmdorc_telemetry.journal import Journal
+from cmdorc_telemetry.identity import another_identity, ensure_identity
+from cmdorc_telemetry.journal import Journal, read_live, segments
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.recorder import Recorder
 from cmdorc_telemetry.reporter import TelemetryReporter
@@ -90,7 +91,7 @@ class Machine:
         self.made: list[Recorder] = []
 
     def agree(self, level: LEVEL = LEVEL.STANDARD, spec: TelemetrySpec = SPEC) -> None:
-        save_grant(self.home, spec.meta.name, new_grant(spec, level, (), datetime.now(timezone.utc)))
+        save_grant(self.home, spec.meta.name, new_grant(spec, level, datetime.now(timezone.utc)))
 
     def recorder(self, reporter: TelemetryReporter | None = None, *plugins: object, **base: str) -> Recorder:
         host = PluginHost(objects=plugins)
@@ -330,19 +331,102 @@ def test_the_hashes_of_debug_end_with_the_consent(machine: Machine, monkeypatch:
     keeper = Keeper()
     recorder = machine.recorder(keeper)
     run(recorder, 0.001)
-    assert recorder.hasher is not None
+    assert recorder.recording.hasher is not None
     after = (datetime.now(timezone.utc) + timedelta(days=31)).timestamp()
     with monkeypatch.context() as patch:
         patch.setattr(clock, "wall", lambda: after)
-        assert recorder.hasher is None
-    assert recorder.hasher is None  # also where the clock is set back
+        assert recorder.recording.hasher is None
+    assert recorder.recording.hasher is None  # also where the clock is set back
     run(recorder, 0.002)
     assert recorder.flush(LONG)
     assert {each["duration_ms"]: "hashed_command_name" in each for each in keeper.kept} == {1: True, 2: False}
 
 
+# -- another generation ------------------------------------------------------------------------------------------------
+
+
+def identities(machine: Machine) -> dict[str, set[str]]:
+    """Generation of a segment → the install ids of its records."""
+    found: dict[str, set[str]] = {}
+    for path in segments(machine.home.journal):
+        segment = read_live(path, 0)
+        bodies = [json.loads(record)[-1] for record in segment.records]
+        found.setdefault(segment.generation.partition("/")[0], set()).update(
+            body["anonymous_install_id"] for body in bodies
+        )
+    return found
+
+
+def test_a_record_is_written_under_the_generation_that_its_identity_is_of(machine: Machine) -> None:
+    recorder = machine.recorder()
+    run(recorder)
+    before, old = recorder.recording, ensure_identity(machine.home).install_id
+    late = before.capture.record("command_completed", {"duration_ms": 1})  # made, and not yet written
+    new = another_identity(machine.home).install_id
+    generation = renew(machine.home).generation
+    recorder._recordings.follow(Situation.read(machine.environ))
+    assert recorder.append(late, before)
+    run(recorder)
+    after = recorder.recording
+    assert recorder.track("command_completed", {"duration_ms": 2})
+    assert (after.generation, after.journal.source) == (generation, before.journal.source)
+    assert identities(machine) == {before.generation: {old}, generation: {new}}
+    assert old != new
+    recorder.close()
+    assert recorder.flush(LONG)
+    assert len(machine.history()) == 4
+
+
+def test_a_level_that_changes_within_a_generation_keeps_identity_and_journal(machine: Machine) -> None:
+    recorder = machine.recorder()
+    run(recorder)
+    before = recorder.recording
+    machine.home.config.write_text('[telemetry]\nlevel = "minimal"\n')
+    recorder._recordings.follow(Situation.read(machine.environ))
+    assert recorder.recording is before
+    assert before.journal.path is not None
+    assert read_live(before.journal.path, 0).generation == f"{before.generation}/minimal"
+
+
+def test_without_an_identity_for_it_nothing_is_recorded_under_a_new_generation(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    recorder = machine.recorder()
+    run(recorder)
+    before = recorder.recording
+
+    def full(home: Home) -> None:
+        raise StorageError("no room for an identity")
+
+    renew(machine.home)
+    with monkeypatch.context() as patch:
+        patch.setattr("cmdorc_telemetry.recording.ensure_identity", full)
+        assert recorder.flush(LONG)  # what can be had is
+        assert recorder.recording is before
+        assert machine.history() == []
+    assert recorder.flush(LONG)
+    assert recorder.recording is not before
+    assert len(machine.history()) == 1
+
+
+def test_a_child_that_must_not_deliver_follows_the_decision_too(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(recorders, "tied", lambda: True)
+    monkeypatch.setattr(recorders, "HAND_OVER_SECONDS", 0.0)
+    recorder = machine.recorder()
+    run(recorder)
+    generation = renew(machine.home).generation
+    run(recorder)
+    assert recorder.recording.generation == generation
+    save_grant(machine.home, "cmdorc.core", Grant())
+    run(recorder)
+    assert not recorder.append(b"x")
+    assert recorder.recording.generation == generation
+
+
 def test_without_a_yes_to_debug_there_are_no_hashes(machine: Machine) -> None:
-    assert machine.recorder().hasher is None
+    assert machine.recorder().recording.hasher is None
 
 
 def test_an_operators_yes_makes_an_identity_and_shares(machine: Machine) -> None:

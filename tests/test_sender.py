@@ -20,7 +20,7 @@ import pytest
 
 from cmdorc_telemetry import TelemetryLevel, clock
 from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, new_grant, save_grant
+from cmdorc_telemetry.consent import CORE_SPEC, Grant, identities, new_grant, save_grant
 from cmdorc_telemetry.files import FileLock, lock_fd
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.sender import leave_behind
@@ -114,8 +114,8 @@ class Machine:
 
     def agree(self) -> None:
         destinations = load_layer(self.home.config).destinations
-        grant = new_grant(load_spec(CORE), TelemetryLevel.MINIMAL, destinations, datetime.now(timezone.utc))
-        save_grant(self.home, CORE_SPEC, grant)
+        grant = new_grant(load_spec(CORE), TelemetryLevel.MINIMAL, datetime.now(timezone.utc))
+        save_grant(self.home, CORE_SPEC, grant, identities(destinations))
 
     def program(self, code: str = CLOSED, life: float = 30, **more: Any) -> subprocess.Popen[str]:
         options: dict[str, Any] = {"env": self.environ, "cwd": self.folder, "text": True, **more}

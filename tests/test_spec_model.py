@@ -216,6 +216,8 @@ BROKEN: list[tuple[str, str]] = [
      f"{AMOUNT}: type 'string' needs 'pattern' and 'max_length': free text can hold anything"),
     (with_property("type = 'string'\npattern = 'a'\nmax_length = 0"),
      f"{AMOUNT}: found max_length 0; expected 1 or more"),
+    (with_property("type = 'string'\npattern = 'a'\nmax_length = 10000000000000000000"),
+     f"{AMOUNT}: found max_length 10000000000000000000; expected 1048576 at most"),
     (with_property("type = 'hash'\nmax_items = -1"), f"{AMOUNT}: found max_items -1; expected 1 or more"),
     (with_property("type = 'string'\npattern = '('\nmax_length = 5"),
      f"{AMOUNT}: pattern '(' is no regular expression: missing ), unterminated subpattern at position 0"),

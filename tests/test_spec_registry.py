@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tomlkit
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
 
+from cmdorc_telemetry import hookimpl
+from cmdorc_telemetry.config import Home, Layer
 from cmdorc_telemetry.decoding import decode
 from cmdorc_telemetry.errors import SpecError
-from cmdorc_telemetry.spec import TelemetryRegistry, TelemetrySpec
+from cmdorc_telemetry.plugins import PluginHost
+from cmdorc_telemetry.situation import Situation
+from cmdorc_telemetry.spec import LEVELS, Shapes, SpecFile, TelemetryRegistry, TelemetrySpec, load_spec
 
 
 def spec(name: str, version: int = 1, *events: str | tuple[str, int]) -> TelemetrySpec:
@@ -92,3 +102,164 @@ def test_specs_may_be_registered_while_they_are_gone_through() -> None:
         if each.meta.name == "a":
             made.register(spec("b"), "b")
     assert [each.meta.name for each in made] == ["a", "b"]
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def written(folder: Path, name: str, spec: str = "acme.app", event: str = "paid", version: int = 1) -> Path:
+    path = folder / name
+    path.write_text(
+        f"meta = {{name = '{spec}', version = {version}}}\n[[events]]\nname = '{event}'\n"
+        "semantics.what = 'x'\nproperties.amount = {type = 'count', level = 'minimal'}\n"
+    )
+    return path
+
+
+def named(*paths: Path, where: str = "config.toml") -> list[SpecFile]:
+    return [SpecFile(path, where, f"telemetry.specs[{number}]") for number, path in enumerate(paths)]
+
+
+def test_nobody_brings_another_version_of_what_was_sealed() -> None:
+    made = TelemetryRegistry.with_core()
+    with pytest.raises(SpecError) as caught:
+        made.register(spec("cmdorc.core", 2, "mine"), "a-plugin")
+    assert str(caught.value) == "a-plugin: meta.name: spec cmdorc.core is declared already, by cmdorc-telemetry"
+    made.register(spec("acme.app", 1), "acme")
+    made.register(spec("acme.app", 2), "acme-more")
+    made.seal()
+    with pytest.raises(SpecError, match=r"^x: meta.name: spec acme.app is declared already, by acme$"):
+        made.register(spec("acme.app", 3), "x")
+    made.register(spec("other", 1), "x")
+    assert [each.ref for each in made] == ["cmdorc.core@1", "acme.app@1", "acme.app@2", "other@1"]
+
+
+def test_files_are_read_once_whatever_their_name(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.toml")
+    (tmp_path / "link.toml").symlink_to(path)
+    made = TelemetryRegistry.with_core()
+    made.read(named(path, path, tmp_path / "link.toml", tmp_path / ".." / tmp_path.name / "a.toml"))
+    assert [(each.ref, made.source(each)) for each in made][1:] == [("acme.app@1", str(path))]
+
+
+def test_a_file_that_is_wrong_names_the_configuration_its_key_and_itself(tmp_path: Path) -> None:
+    one, same = written(tmp_path, "one.toml"), written(tmp_path, "same.toml")
+    made = TelemetryRegistry.with_core()
+    with pytest.raises(SpecError) as caught:
+        made.read(named(one, same))
+    assert str(caught.value) == (
+        f"config.toml: telemetry.specs[1]: {same}: meta.name: spec acme.app@1 is registered already, by {one}"
+    )
+    assert (caught.value.where, caught.value.key) == ("config.toml", "telemetry.specs[1]")
+    assert made.refused == []
+
+
+def test_of_files_that_are_only_tried_the_good_ones_are_added(tmp_path: Path) -> None:
+    good, more = written(tmp_path, "good.toml"), written(tmp_path, "more.toml", "acme.more", "seen")
+    core, event = written(tmp_path, "core.toml", "cmdorc.core"), written(tmp_path, "e.toml", "b", "trigger_fired")
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "large.toml").write_bytes(b"#" * ((1 << 20) + 1))
+    bad = [
+        core,
+        event,
+        Path("a\0b"),
+        Path("/dev/zero"),
+        tmp_path,
+        *(tmp_path / f"{name}.toml" for name in ("pipe", "large")),
+    ]
+    made = TelemetryRegistry.with_core()
+    made.try_reading(named(good, *bad, more, where="cmdorc.toml"))
+    assert [each.ref for each in made] == ["cmdorc.core@1", "acme.app@1", "acme.more@1"]
+    assert len(made.refused) == len(bad)
+    for number, (path, text) in enumerate(zip(bad, made.refused, strict=True), start=1):
+        assert text.startswith(f"cmdorc.toml: telemetry.specs[{number}]: {path}: ")
+        assert text.endswith(". It is left out")
+    assert made.refused[-1].endswith("large.toml: is larger than 1 MiB. It is left out")
+
+
+class Plugin:
+    @hookimpl
+    def telemetry_specs(self) -> list[TelemetrySpec]:
+        return [spec("acme.app", 1, "paid"), spec("acme.plugin", 1, "seen")]
+
+
+def test_the_core_comes_first_then_the_user_then_plugins_then_a_project(tmp_path: Path) -> None:
+    own = written(tmp_path, "own.toml")
+    operators = written(tmp_path, "operators.toml", "op", "op")
+    project = [
+        written(tmp_path, "p1.toml", "acme.app", "other", 2),
+        written(tmp_path, "p2.toml", "acme.plugin", "o", 2),
+        written(tmp_path, "p3.toml", "new", "new"),
+    ]
+    situation = Situation(
+        Home(tmp_path), {}, Layer(tmp_path / "config.toml", specs=(own,)), None,
+        project=Layer(Path("cmdorc.toml"), specs=tuple(project)), argument=Layer(specs=(project[2],)),
+        other=Layer(tmp_path / "operator.toml", specs=(operators, own)),
+    )  # fmt: skip
+    host = PluginHost((), (Plugin(),), known=())
+    made = host.registry(*situation.spec_files())
+    assert [(each.ref, made.source(each)) for each in made] == [
+        ("cmdorc.core@1", "cmdorc-telemetry"), ("acme.app@1", str(own)), ("op@1", str(operators)),
+        ("acme.plugin@1", "Plugin"), ("new@1", str(project[2])),
+    ]  # fmt: skip
+    assert list(host.failures) == ["Plugin"]
+    assert f"spec acme.app@1 is registered already, by {own}" in host.failures["Plugin"]
+    assert [text.partition(": meta.name")[0] for text in made.refused] == [
+        f"cmdorc.toml: telemetry.specs[0]: {project[0]}", f"cmdorc.toml: telemetry.specs[1]: {project[1]}"
+    ]  # fmt: skip
+
+
+evil = st.sampled_from(
+    [True, -1, 0, 10**19, 10**400, 1e308, float("inf"), float("nan"), "", "~", "\0", "(", "[", "x" * 5000, "enum",
+     "private", [], {}, [1], ["a", "a"], {"a": 1}, [[]]]
+)  # fmt: skip
+names = (
+    "min",
+    "max",
+    "members",
+    "edges",
+    "pattern",
+    "max_length",
+    "max_items",
+    "type",
+    "level",
+    "audience",
+    "required",
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(
+    st.sampled_from(["count", "number", "enum", "bucket", "string", "hash"]),
+    st.dictionaries(st.sampled_from(names), evil, max_size=3),
+    st.dictionaries(
+        st.sampled_from(["name", "version", "retention", "sampling", "rank", "semantics"]), evil, max_size=2
+    ),
+    st.dictionaries(st.sampled_from(["meta", "config", "operations", "zzz"]), evil, max_size=1),
+)
+def test_whatever_a_file_declares_it_is_a_spec_that_works_or_an_error(
+    kind: str, prop: dict[str, Any], event: dict[str, Any], top: dict[str, Any]
+) -> None:
+    needed = {"number": {"min": 0, "max": 9}, "enum": {"members": ["a"]}, "bucket": {"edges": [1, 2]},
+              "string": {"pattern": "a", "max_length": 3}}.get(kind, {})  # fmt: skip
+    table = {
+        "meta": {"name": "acme.app"},
+        "events": [
+            {"name": "paid", "semantics": {"what": "x"}, "properties": {"p": {"type": kind, **needed, **prop}}, **event}
+        ],
+        **top,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fuzzed.toml"
+        try:
+            path.write_text(tomlkit.dumps(table))
+        except Exception:  # tomlkit has no way to write it
+            reject()
+        try:
+            found = load_spec(path)
+        except SpecError:
+            return
+    shapes = Shapes([found])
+    for each in found.events:
+        for level in LEVELS:
+            shapes.shared(found.ref, each.name, level)

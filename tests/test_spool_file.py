@@ -158,7 +158,8 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
     message = (
-        f"{path} was made by a newer version of cmdorc-telemetry (schema 3; known here: 2). Upgrade this one, with "
+        f"{path} was made by a newer version of cmdorc-telemetry (schema {SCHEMA_VERSION + 1}; "
+        f"known here: {SCHEMA_VERSION}). Upgrade this one, with "
         "`pip install --upgrade cmdorc-telemetry`; until then the file stays as it is"
     )
     with pytest.raises(StorageError, match=f"^{re.escape(message)}$") as refused:

@@ -483,3 +483,22 @@ def test_a_destination_that_goes_elsewhere_now_begins_anew(spool: Spool) -> None
     assert (ledger(spool).acknowledged, spool.lease("far", NOW)) == (0, None)
     put(spool, row())
     assert ledger(spool).pending == 1
+
+
+def test_what_is_sent_next_is_in_order_and_without_what_was_set_aside(spool: Spool) -> None:
+    spool.register([far(kinds=frozenset({A}))])
+    put(spool, row(), row("b"), row(at=NOW + 1), row(at=NOW + 2))
+    assert [each.at for each in spool.next("far", 2)] == [NOW, NOW + 1]
+    settle(spool, leased(spool, count=3), EventResult("", "rejected", "set-aside: no"), RETRY, ACCEPTED)
+    put(spool, row(at=NOW + 3), segment="t")
+    assert [each.at for each in spool.next("far", 9)] == [NOW + 1, NOW + 3]
+    assert spool.next("nobody", 9) == []
+
+
+def test_what_anonymizers_withheld_is_counted_among_what_is_stored(spool: Spool) -> None:
+    spool.register([far()])
+    put(spool, row(), *[structs.replace(row(), withheld={"os": "masker", "arch": "other"})] * 2,
+        structs.replace(row("b"), withheld={"os": "masker"}))  # fmt: skip
+    assert spool.anonymized() == {("a", "os", "masker"): 2, ("a", "arch", "other"): 2, ("b", "os", "masker"): 1}
+    settle(spool, leased(spool, count=3), ACCEPTED, ACCEPTED, ACCEPTED)
+    assert spool.anonymized() == {("b", "os", "masker"): 1}

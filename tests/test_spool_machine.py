@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +30,7 @@ MOST = 12
 """Events that the spool may hold: few, so that it is full now and then."""
 BOUNDS = Bounds(spool_events=MOST)
 DISTURBANCES = (
-    "finish", "remove", "adopt", "abandon", "postpone", "hurry", "expire", "reopen", "resend", "discard",
+    "finish", "remove", "adopt", "abandon", "postpone", "hurry", "expire", "reopen", "resend", "discard", "narrow",
 )  # fmt: skip
 
 
@@ -122,6 +122,17 @@ class Model:
         for seq in gone:
             del self.rows[seq]
 
+    def take_back(self, gone: Collection[int]) -> None:
+        """The shared bodies of these events go."""
+        for target in self.present():
+            if target.view.audience == "shared":
+                lost = set(gone) & {*self.waiting(target), *target.held}
+                target.dropped["withdrawn-consent"] += len(lost)
+                for seq in lost:
+                    target.held.pop(seq, None)
+        for seq in gone:
+            self.rows[seq] = structs.replace(self.rows[seq], shared=None)
+
     def make_room(self, most: int) -> None:
         lowest = sorted(self.rows, key=lambda seq: (self.rows[seq].rank, seq))
         self.expel(lowest[: max(len(lowest) - most, 0)], "spool-full")
@@ -176,6 +187,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.now = START
         self.leases: list[Lease] = []
         self.injected = self.steps = 0
+        self.narrowed = ""
         self.told: dict[str, Counter[str]] = {}
         self.raw = sqlite3.connect(self.folder / "spool.db")
         self.register(0, [View(name="one", identity="x"), View(name="two", identity="x", audience="private")])
@@ -411,6 +423,25 @@ class SpoolMachine(RuleBasedStateMachine):
             del target.held[seq]
             target.dropped["discarded"] += 1
         self.model.trim()
+
+    def narrow(self, which: int, data: st.DataObject) -> None:
+        """All events of some names lose their shared bodies, and some of the others; what is left is another one."""
+        names, odd = data.draw(st.sampled_from(("", "a", "b", "ab"))), data.draw(st.booleans())
+        body = b'{"n":%d}' % self.steps
+
+        def cover_of(spec: str, event: str, generation: str) -> Callable[[bytes], bytes | None] | None:
+            return None if event in names else lambda old: None if odd and old == b"{}" else body
+
+        decision = str(data.draw(st.integers(0, 5)))
+        self.spools[which].narrow("k", decision, cover_of)
+        if decision != self.narrowed:
+            self.narrowed = decision
+            shared = {seq: row for seq, row in self.model.rows.items() if row.shared is not None}
+            gone = [seq for seq, row in shared.items() if row.event in names or (odd and row.shared == b"{}")]
+            self.model.take_back(gone)
+            for seq in shared.keys() - set(gone):
+                self.model.rows[seq] = structs.replace(self.model.rows[seq], shared=body)
+            self.model.trim()
 
     def reopen(self, which: int, data: st.DataObject) -> None:
         epoch = self.spools[which].epoch

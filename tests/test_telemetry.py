@@ -74,7 +74,7 @@ def start(home: Home) -> Iterator[Start]:
 
 
 def agree(home: Home, level: TelemetryLevel = TelemetryLevel.STANDARD) -> None:
-    save_grant(home, "cmdorc.core", new_grant(load_spec(CORE), level, (), datetime.now(timezone.utc)))
+    save_grant(home, "cmdorc.core", new_grant(load_spec(CORE), level, datetime.now(timezone.utc)))
 
 
 async def does_nothing(telemetry: Telemetry) -> None:

@@ -14,7 +14,23 @@ import click
 
 from .. import __version__
 from ..errors import ConfigError, TelemetryError
-from . import createspec, deadletters, flush, optin, optout, payload, plugins, specs, stats, status
+from . import (
+    audit,
+    createspec,
+    deadletters,
+    erase,
+    flush,
+    optin,
+    optout,
+    payload,
+    plugins,
+    resetid,
+    review,
+    specs,
+    stats,
+    status,
+    view,
+)
 from .wording import clean
 
 __all__ = ["telemetry"]
@@ -56,6 +72,7 @@ class _Warnings(logging.Handler):
 @click.pass_context
 def telemetry(ctx: click.Context) -> None:
     """See, decide and use what is recorded about your runs. Off until you say yes."""
+    erase.Retry.after(ctx)
     handler = logging.NullHandler() if ctx.invoked_subcommand in _SPEAK_FOR_THEMSELVES else _Warnings(logging.WARNING)
     log = logging.getLogger("cmdorc_telemetry")
     log.addHandler(handler)
@@ -63,7 +80,8 @@ def telemetry(ctx: click.Context) -> None:
 
 
 for command in (
-    status.status, optin.opt_in, optout.opt_out, payload.show_payload, flush.flush, stats.stats,
-    deadletters.dead_letters, plugins.plugins, plugins.enable, plugins.disable, createspec.create_spec, specs.spec,
+    status.status, optin.opt_in, review.review, optout.opt_out, payload.show_payload, audit.audit, flush.flush,
+    stats.stats, deadletters.dead_letters, plugins.plugins, plugins.enable, plugins.disable,
+    resetid.reset_id, erase.erase, view.view, createspec.create_spec, specs.spec,
 ):  # fmt: skip
     telemetry.add_command(command)

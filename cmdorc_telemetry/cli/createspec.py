@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, TelemetryError
-from .offer import can_ask, kind
+from .offer import can_ask
 from .specs import today
 from .wording import command_line, plural
 

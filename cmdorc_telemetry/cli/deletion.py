@@ -3,50 +3,81 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from ..config import Home
 from ..errors import ConfigError
+from .erasure import FILE
 from .machine import Machine
+from .wording import plural
 
 _SEGMENTS = (".seg", ".new", ".corrupt")
+_UNNAMED = re.compile(
+    r"\.(telemetry_(install_id|salt)|(config|consent|erasure)\.toml|plugins\.json|spool\.db\.reserve)\.[0-9a-f]{8}"
+)
+_AUDIT = re.compile(r"[\w-]+(\.\d+)?\.jsonl")
 
 
-def delete(home: Home, local_files: Iterable[Path]) -> tuple[list[str], list[str]]:
-    """Delete journal, spool, history, locks, identifiers, salt and ``local_files``. What went, and what would not."""
+def delete(home: Home, local_files: Iterable[Path], busy: Collection[Path] = ()) -> tuple[list[str], list[str]]:
+    """Delete journal, spool, history, audit, identifiers, salt and ``local_files``. What went, and what would not.
+
+    The locks go, too, but for those of ``busy``, who still send. The note of who is to erase this install stays: it is
+    struck out by answers, not by us.
+    """
     gone: list[str] = []
     faults: list[str] = []
+    gone += [str(path) for path in local_files if _deleted(path, faults)]  # first: the spool knows that they are ours
     segments = [path for path in _inside(home.journal) if path.suffix in _SEGMENTS]
-    count = sum(_deleted(path, faults) for path in segments)
-    if count:
-        gone.append(f"{home.journal} ({count} segments)" if count > 1 else f"{home.journal} (1 segment)")
+    _several(segments, home.journal, "segment", gone, faults)
+    audit = [path for path in _inside(home.audit) if _AUDIT.fullmatch(path.name)]
+    _several(audit, home.audit, "file", gone, faults)
     databases = [path for path in _inside(home.telemetry) for base in (home.spool, home.history) if _is_of(path, base)]
     identity = (home.install_id, home.salt)
     aside = [path for path in _inside(home.root) for base in identity if path != base and _is_of(path, base)]
-    named = [*databases, home.waiting, *identity, *aside, *local_files]
+    aside += [path for path in _inside(home.telemetry) if path.name.startswith(f"{home.erasure.name}.corrupt-")]
+    # What somebody was writing who was killed before it had its name.
+    unnamed = [path for folder in (home.root, home.telemetry) for path in _inside(folder)]
+    aside += [path for path in unnamed if _UNNAMED.fullmatch(path.name)]
+    named = [*databases, home.waiting, home.view, *identity, *aside]
     gone += [str(path) for path in named if _deleted(path, faults)]
-    locks = [path for path in _inside(home.locks) if path.suffix in (".lock", ".owner")]
-    own = (home.telemetry / "identity.lock", home.telemetry / "consent.lock")
+    locks = [path for path in _inside(home.locks) if path.suffix in (".lock", ".owner") and path not in busy]
+    own = [home.telemetry / f"{name}.lock" for name in ("identity", "consent")]
+    if not home.erasure.exists():
+        own.append(home.telemetry / "erasure.lock")
     locks += [path for path in _inside(home.telemetry) for base in own if _is_of(path, base)]
     for path in [*locks, home.discovered]:
         _deleted(path, faults)
-    for folder in (home.journal, home.locks):
+    for folder in (home.journal, home.audit, home.locks):
         with suppress(OSError):  # not there, or something else is in it
             folder.rmdir()
     return gone, faults
 
 
-def local_files(machine: Machine | None) -> Iterator[Path]:
-    """The file that ``local_file`` names, those that it was rotated to, and its lock."""
+def _several(paths: list[Path], folder: Path, noun: str, gone: list[str], faults: list[str]) -> None:
+    count = sum(_deleted(path, faults) for path in paths)
+    if count:
+        gone.append(f"{folder} ({plural(count, noun)})")
+
+
+def local_files(machine: Machine | None, agreed: Mapping[str, str], faults: list[str]) -> Iterator[Path]:
+    """The files that ``file`` destinations write to, ``local_file`` among them, those they rotated to, and the locks.
+
+    Of those in ``agreed`` alone (name → where it leads): others were never written to, and may be anybody's. Which of
+    them nobody can name any more is told in ``faults``.
+    """
     if machine is None:
         return
     for to in machine.situation.user.destinations:
+        if to.plugin != FILE or agreed.get(to.name) != to.identity:
+            continue
         try:
-            written = to.resolved(machine.situation.environ).get("path") if to.name == "file" else None
-        except ConfigError:  # no file was ever written under that name
-            written = None
+            written = to.resolved(machine.situation.environ).get("path")
+        except ConfigError as fault:
+            faults.append(f"{fault}. The file of {to.name!r} stays: nobody knows which it is")
+            continue
         if isinstance(written, str):
             path = Path(os.path.expanduser(written))
             real = Path(os.path.realpath(path))

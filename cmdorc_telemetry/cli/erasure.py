@@ -1,72 +1,257 @@
-"""Asks destinations to delete what they hold of this install, and tells what became of it."""
+"""Who may hold something of this install, and asking them to erase it; what they answer is entered in ``erasure.toml``.
+
+Nobody is asked while something of the id may still be sent to them, for that would make the install there anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import click
 
 from .. import clock
-from ..config import DestinationConfig
-from ..errors import StorageError, TelemetryError
-from ..identity import load_identity
+from ..config import DestinationConfig, Home
+from ..consent import Consent, load_consent, renew
+from ..erasure import Owed, load_owed, note, strike
+from ..errors import ConfigError, ConsentError, Rejected, StorageError, TelemetryError
+from ..files import FileLock
+from ..history import NAME as HISTORY
+from ..identity import Identity, drop_identity
 from ..pipeline import make_reporter
-from ..policy import Policy, allowed_destinations
 from ..reporter import TelemetryReporter
 from .machine import Machine
+from .wording import clean, command_line
 
 ERASE_SECONDS = 10.0
 """How long all of them together have to answer."""
+INTERRUPTED = 130
+FILE = "file"
+"""The reporter that writes to this machine: ``local_file`` is short for a destination of it."""
+_PAUSE_SECONDS = 0.005
 
 
-def erase(machine: Machine) -> Iterator[tuple[str, bool]]:
-    """Ask everybody who may have got something. For each: what to tell, and whether it is as it should be."""
-    pipeline = machine.pipeline
+class Answer(NamedTuple):
+    """What became of one destination that owes an erasure."""
+
+    name: str
+    text: str
+    done: bool
+    """Whether nothing of the id is asked for there any more."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
+
+
+def reached(home: Home) -> dict[str, str]:
+    """Every destination that may have got the id of now → where it leads: those agreed to, and those of the spool."""
+    from ..spool import Spool
+
+    known: dict[str, str] = {}
+    with suppress(StorageError), closing(Spool(home.spool, reading=True)) as spool:  # else, those agreed to are known
+        known = spool.identities(_since(home))
+    consent = _decision(home)
+    known |= consent.destinations if consent is not None else {}
+    return {name: lead for name, lead in known.items() if name != HISTORY}
+
+
+def _since(home: Home) -> float:
+    """Since when there has been the id of now."""
     try:
-        identity = load_identity(machine.home)
+        return os.stat(home.install_id).st_mtime
+    except OSError:
+        return 0.0
+
+
+def give_up(machine: Machine | None, home: Home, identity: Identity | None) -> None:
+    """Note that the id of ``identity`` is to be erased wherever it may be; from here on it is nobody's.
+
+    But for files of this machine, which nobody has to be asked to delete. ``machine`` is None where the configuration
+    cannot be read. Raises StorageError: then nothing was changed.
+    """
+    destinations = reached(home)
+    for to in () if machine is None else machine.pipeline.configured:
+        if destinations.get(to.name) == to.identity:
+            if to.plugin == FILE:
+                del destinations[to.name]
+            else:  # a variable may lead elsewhere next time: what it says now is what counts
+                destinations[to.name] = _lead(to, os.environ)
+    if identity is not None and destinations:
+        consent = _decision(home)
+        generation = "" if consent is None else consent.generation
+        note(home, Owed(identity.install_id, generation, clock.iso(clock.wall()), destinations))
+
+
+def _decision(home: Home) -> Consent | None:
+    try:
+        return load_consent(home)
+    except ConsentError:  # then nothing is sent
+        return None
+
+
+def _lead(to: DestinationConfig, environ: Mapping[str, str]) -> str:
+    """The identity of a destination, with what variables say; where one says nothing, with its name."""
+    try:
+        return to._replace(settings=to.resolved(environ)).identity
+    except ConfigError:
+        return to.identity
+
+
+# -- asking ---------------------------------------------------------------------------------------------------------
+
+
+def ask(machine: Machine, seconds: float) -> list[Answer]:
+    """Ask everybody who owes an erasure, all at once. Raises StorageError where it cannot be read who does."""
+    owed = load_owed(machine.home)
+    if not owed:
+        return []
+    if fault := _unsafe(machine, owed):
+        return [Answer(name, f"is not asked yet: {fault}", False) for each in owed for name in each.destinations]
+    deadline = clock.monotonic() + seconds
+    requests = [_Request(machine, each.install_id, name, lead, deadline)
+                for each in owed for name, lead in each.destinations.items()]  # fmt: skip
+    for request in requests:
+        request.start()
+    return [request.wait() for request in requests]
+
+
+def _unsafe(machine: Machine, owed: tuple[Owed, ...]) -> str:
+    """Why something recorded under an id that was given up may still be sent; empty where it cannot be.
+
+    What was cut short between giving up an id and the decision that goes with it is ended here: the identity first,
+    then the decision, as ``resetid.py`` says.
+    """
+    home = machine.home
+    try:
+        drop_identity(home, {each.install_id for each in owed})
+        consent = load_consent(home)
+        if consent is None:  # an operator's variable has no generations
+            return "the opt-out was cut short, and has to be run again" if machine.recording else ""
+        if any(each.generation == consent.generation or consent.shares(each.generation) for each in owed):
+            renew(home)
+    except ConsentError:  # then nothing is sent at all
+        return ""
     except StorageError as fault:
-        yield f"nobody could be asked to erase this install: {fault}", False
-        return
-    if identity is None:
-        return
-    trusted = Policy(record=True, decided_by=pipeline.policy.decided_by)
-    agreed, _ = allowed_destinations(trusted, pipeline.grant, pipeline.configured)
-    told: dict[str, tuple[str, bool]] = {}
-    present = [to for to in agreed if to.plugin in pipeline.classes]
-    threads = [threading.Thread(target=_ask, args=(machine, to, identity.install_id, told), daemon=True)
-               for to in present]  # fmt: skip
-    for thread in threads:
-        thread.start()
-    deadline = clock.monotonic() + ERASE_SECONDS + 0.5
-    for thread in threads:
-        thread.join(max(deadline - clock.monotonic(), 0))
-    for to in agreed:
-        if to in present:
-            text, good = told.get(to.name, ("gave no answer in time", False))
+        return str(fault)
+    return ""
+
+
+def quiet(path: Path, deadline: float, *, unlink: bool = False) -> bool:
+    """Wait until whoever holds the lock of a destination has let go once: what is sent later follows the decision."""
+    if not path.exists():
+        return True
+    lock = FileLock(path)
+    while not lock.acquire(wait=False):
+        if clock.monotonic() >= deadline:
+            return False
+        time.sleep(_PAUSE_SECONDS)
+    lock.release(unlink=unlink)
+    return True
+
+
+class _Request:
+    """One destination, asked on a thread of its own: what a reporter does may hang in ways that no loop can end."""
+
+    def __init__(self, machine: Machine, install_id: str, name: str, lead: str, deadline: float) -> None:
+        self._machine, self._install_id, self._name = machine, install_id, name
+        self._deadline = deadline
+        self._answer = Answer(name, "is not asked yet: a batch is still on its way to it", False)
+        self._to = next((to for to in machine.pipeline.configured if to.name == name), None)
+        self._thread: threading.Thread | None = None
+        environ = machine.situation.environ
+        if self._to is None:
+            self._say(f"cannot be asked: it is not in {machine.situation.user.source} any more (it was {lead})")
+        elif lead not in (_lead(self._to, environ), self._to.identity):
+            self._say(f"is not asked: it leads elsewhere now (it was {lead})")
+        elif name in machine.missing:
+            lack, fix = machine.missing[name]
+            self._say(f"cannot be asked: {lack}: {fix}")
         else:
-            text, good = f"could not be asked: {machine.missing[to.name][0]}", False
-        yield f"{to.name}: {text}" + ("" if good else f". The install was {identity.install_id}"), good
+            self._thread = threading.Thread(target=self._run, name=f"erase-{name}", daemon=True)
 
+    def _say(self, text: str, done: bool = False) -> None:
+        self._answer = Answer(self._name, text, done)
 
-def _ask(machine: Machine, to: DestinationConfig, install_id: str, told: dict[str, tuple[str, bool]]) -> None:
-    """On a thread for each: what a reporter does may hang in ways that no loop can end."""
+    def start(self) -> None:
+        """Ask, if there is somebody to ask."""
+        if self._thread is not None:
+            self._thread.start()
 
-    async def ask() -> tuple[str, bool]:
-        reporter = make_reporter(machine.pipeline.classes[to.plugin], to, machine.situation.environ)
+    def wait(self) -> Answer:
+        """What came of it within the time that there is."""
+        if self._thread is not None:
+            self._thread.join(max(self._deadline - clock.monotonic(), 0.0))
+        return self._answer
+
+    def _run(self) -> None:
+        if not quiet(self._machine.home.locks / f"{self._name}.lock", self._deadline):
+            return
+        self._say("gave no answer in time")
         try:
-            if await asyncio.wait_for(reporter.erase([install_id]), ERASE_SECONDS):
+            text, done = asyncio.run(self._asked())
+            if done:
+                strike(self._machine.home, self._install_id, self._name)
+            self._say(text, done)
+        except asyncio.TimeoutError:
+            pass  # as if it hung
+        except TelemetryError as fault:
+            self._say(f"not confirmed: {fault}")
+        except (Exception, SystemExit) as fault:
+            self._say(f"not confirmed: {type(fault).__name__}: {fault}")
+
+    async def _asked(self) -> tuple[str, bool]:
+        assert self._to is not None
+        reporter = make_reporter(self._machine.pipeline.classes[self._to.plugin], self._to,
+                                 self._machine.situation.environ)  # fmt: skip
+        try:
+            left = max(self._deadline - clock.monotonic(), 0.0)
+            if await asyncio.wait_for(reporter.erase([self._install_id]), left):
                 return "erased what it held of this install", True
+        except Rejected as fault:
+            return str(fault), True
         finally:
             await reporter.close()
         if type(reporter).erase is TelemetryReporter.erase:
             return "has no way to erase what it was sent", True
         return "did not confirm that it erased this install", False
 
+
+# -- telling ----------------------------------------------------------------------------------------------------------
+
+
+def told(machine: Machine, seconds: float) -> int:
+    """Ask everybody who owes an erasure, and tell what became of it. The exit code."""
     try:
-        told[to.name] = asyncio.run(ask())
-    except asyncio.TimeoutError:
-        pass  # as if it hung
-    except TelemetryError as fault:
-        told[to.name] = (f"did not erase: {fault}", False)
-    except (Exception, SystemExit) as fault:
-        told[to.name] = (f"did not erase: {type(fault).__name__}: {fault}", False)
+        answers = ask(machine, seconds)
+    except KeyboardInterrupt:
+        return interrupted(machine.home)
+    for answer in answers:
+        click.echo(clean(str(answer)), err=True)
+    if all(answer.done for answer in answers):
+        return 0
+    _what_now()
+    return 1
+
+
+def interrupted(home: Home) -> int:
+    """Tell what becomes of an erasure that Ctrl-C cut short. The exit code."""
+    click.echo("Interrupted.", err=True)
+    if load_owed(home):
+        _what_now()
+    return INTERRUPTED
+
+
+def _what_now() -> None:
+    rows = {"asks now": command_line("erase"), "drops even that": command_line("erase", "--forget")}
+    width = max(map(len, rows.values()))
+    click.echo(
+        f"Kept is only the id that is to be erased, and where. Each {command_line()} command asks again.", err=True
+    )
+    for what, command in rows.items():
+        click.echo(f"  {command.ljust(width)}  {what}", err=True)

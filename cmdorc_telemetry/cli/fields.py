@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..config import DestinationConfig
-from ..consent import waiting_fields
-from ..spec import BASE, LEVELS, Event, Level, Property, TelemetrySpec
+from ..spec import BASE, Event, TelemetrySpec
 from ..types import Row
 from .machine import Machine
 from .screen import Screen
+from .withheld import Line, fields_withheld
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,8 @@ class Shown:
     to: DestinationConfig | None
     """The destination it is for; None for all that it is shared with, or the history."""
     private: bool
+    wire: bytes
+    """What the destination's reporter makes of the body, and sends where the event is alone; else the body itself."""
 
 
 def lay_out(machine: Machine, shown: Shown, about: str) -> None:
@@ -42,54 +43,19 @@ def lay_out(machine: Machine, shown: Shown, about: str) -> None:
     JSONHighlighter().highlight(text)
     screen.show(text)
     screen.line()
-    there, withheld = explain(machine, shown)
-    screen.table(("Field", "Level", "What it is"), there)
-    if withheld:
+    screen.table(("Field", "Level", "What it is"), _there(shown))
+    if withheld := fields_withheld(machine, shown):
         screen.line()
         screen.table(("Withheld", "By", "Why"), withheld)
     screen.line()
-    screen.line((f"sha256 {hashlib.sha256(shown.body).hexdigest()}; the exact bytes come out of a pipe", "dim"))
+    screen.line((f"sha256 {hashlib.sha256(shown.wire).hexdigest()}; the exact bytes come out of a pipe", "dim"))
 
 
-Line = tuple[str, str, str]
-
-
-def explain(machine: Machine, shown: Shown) -> tuple[list[Line], list[Line]]:
-    """The fields of a body with their level and description, and those withheld, by whom, and why."""
+def _there(shown: Shown) -> list[Line]:
+    """The fields of a body with their level and description."""
     body: dict[str, Any] = json.loads(shown.body)
     renamed = shown.to.rename if shown.to is not None else {}
-    properties = {**BASE, **shown.event.properties}
-    there: list[Line] = [
+    return [
         (renamed.get(name, name), "private" if prop.audience == "private" else prop.level, prop.description)
-        for name, prop in properties.items() if renamed.get(name, name) in body
+        for name, prop in {**BASE, **shown.event.properties}.items() if renamed.get(name, name) in body
     ]  # fmt: skip
-    if shown.private:
-        return there, []
-    captured: Mapping[str, Any] | None = None if shown.row is None else json.loads(shown.row.private)
-    waiting = waiting_fields(shown.spec, machine.pipeline.grant)
-    level: Level = body.get(renamed.get("level", "level"), LEVELS[0])
-    withheld = []
-    for name, prop in properties.items():
-        asked = f"{'*' if name in BASE else shown.event.name}/{name}" not in waiting
-        had = None if captured is None else captured.get(name)
-        value = body.get(renamed.get(name, name))
-        if reason := _reason(prop, level, value, had, asked=asked, sample=captured is None):
-            withheld.append((name, *reason))
-    return there, withheld
-
-
-def _reason(
-    prop: Property, level: Level, value: Any, had: Any, *, asked: bool, sample: bool
-) -> tuple[str, str] | None:  # fmt: skip
-    """Who withheld a field, and why; None where nobody did."""
-    if value is not None:
-        return ("anonymizer", "replaced by another value") if had not in (None, value) else None
-    if prop.audience == "private":
-        return ("audience", "private: only for you and what is yours") if sample or had is not None else None
-    if prop.pii or prop.redact:
-        return "spec", "marked as personal"
-    if LEVELS.index(prop.level) > LEVELS.index(level):
-        return "level", f"shared at level {prop.level}"
-    if not asked:
-        return "consent", "not shown to you yet"
-    return ("anonymizer", "removed") if had is not None else None

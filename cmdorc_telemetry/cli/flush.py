@@ -12,8 +12,10 @@ import click
 
 from .. import clock
 from ..bounds import EXIT_SECONDS
+from ..errors import ConsentError
 from .machine import Machine
 from .stats import note_running
+from .waiting import answer_line, destinations
 from .wording import clean, command_line, plural
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ def flush(timeout: float) -> None:
     """
     deadline = clock.monotonic() + timeout
     machine = Machine()
+    if machine.trouble:
+        raise ConsentError(machine.trouble)
     if not machine.recording:
         click.echo("Telemetry is off. Nothing is recorded.", err=True)
         return
@@ -74,8 +78,8 @@ def flush(timeout: float) -> None:
 def _tell(machine: Machine, ledgers: Mapping[str, Ledger], reasons: Mapping[str, str], live: int) -> None:
     for name, reason in reasons.items():
         click.echo(f"{name}: {clean(reason)}", err=True)
-    for to in machine.pipeline.waiting:
-        click.echo(f"{to.name}: waits for your yes: {command_line('opt-in')}", err=True)
+    for to in destinations(machine):
+        click.echo(f"{to.name}: waits for your yes: {answer_line(machine)}", err=True)
     note_running(live)
     for name, each in ledgers.items():
         click.echo(f"{name}: {each}")

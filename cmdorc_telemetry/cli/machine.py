@@ -72,6 +72,11 @@ class Machine:
         """Whether programs on this machine record; a project's file may switch it off for its own."""
         return self.situation.policy(layered=False).record
 
+    @property
+    def trouble(self) -> str:
+        """Why the decision cannot be used, in words; mostly empty."""
+        return self.situation.policy(layered=False).trouble
+
     # -- what was recorded --------------------------------------------------------------------------------------
 
     def peek(self) -> Spool | None:

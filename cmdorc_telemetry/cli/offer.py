@@ -1,20 +1,25 @@
-"""What a person is shown before they say yes: destinations, events, fields. Shows and asks; decides nothing."""
+"""What a person is shown before they say yes: destinations, events, fields, each as it is here. Decides nothing."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
+from ..config import TelemetryLevel
+from ..decision import level_name
 from ..policy import in_ci
+from ..spec import BASE, Event, Property, TelemetrySpec
+from ..spec.outputs import values
 from .machine import Machine, target
-from .wording import command_line, place
+from .wording import command_line, place, plural
 
 if TYPE_CHECKING:
-    from ..config import TelemetryLevel
-    from ..spec import Property, TelemetrySpec
+    from ..config import DestinationConfig
+    from .examples import Examples
     from .screen import Screen
 
 DEBUG_QUESTION = "This sends hashed command info — confirm? (expires in 30 days)"
@@ -27,63 +32,120 @@ def can_ask() -> bool:
 
 
 def ask(question: str) -> bool:
-    """Ask on standard error; anything but a clear yes is a no."""
+    """Ask on standard error; anything but a clear yes is a no. Raises Abort where the line is not ended: no answer."""
     click.echo(f"{question} [y/N] ", nl=False, err=True)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):
-        click.echo(err=True)
+        raise click.Abort
     return answer.strip().lower() in ("y", "yes")
+
+
+# -- destinations -----------------------------------------------------------------------------------------------------
 
 
 def show_destinations(screen: Screen, machine: Machine, *, local: bool) -> None:
     """Who gets something. ``local``: only what is the user's own."""
     shown = [to for to in machine.pipeline.configured if to.audience == "private" or not local]
     for to in shown:
-        whose = "yours, gets everything" if to.audience == "private" else "shared"
-        lack = f" · {machine.missing[to.name][0]}" if to.name in machine.missing else ""
-        screen.line("  ", (to.name, "bold"), f"  {place(target(to)) or to.plugin}  ({whose}){lack}")
+        screen.below(2, (to.name, "bold"), "  ", destination_words(machine, to))
     if not shown and not local:
         screen.line("  nobody yet: no destination is configured, everything stays here")
 
 
-def show_fields(screen: Screen, spec: TelemetrySpec, level: TelemetryLevel) -> None:
-    """Every event and field that ``level`` shares, with what it is, and what never leaves."""
-    from ..spec import BASE, LEVELS
+def destination_words(machine: Machine, to: DestinationConfig) -> str:
+    """Where a destination is, whose, and what it leaves out by its own settings."""
+    whose = "yours, gets everything, names too" if to.audience == "private" else "shared"
+    limits = [] if to.events is None else [f"only {', '.join(to.events) or 'no event'}"]
+    if to.level is not None and to.audience == "shared":
+        limits.append(f"at most level {to.level.value}")
+    lack = [machine.missing[to.name][0]] if to.name in machine.missing else []
+    return f"{place(target(to)) or to.plugin}  ({' · '.join((whose, *limits, *lack))})"
 
-    name = LEVELS[level.rank - 1]
-    _event(screen, "Every event", "", BASE)
-    for event in spec.events:
-        shared = {key: prop for key, prop in event.properties.items() if prop.shared_at(name)}
+
+def _recipients(machine: Machine, event: Event, level: TelemetryLevel) -> str:
+    """Which shared destinations get an event at ``level``, and what of it they do not."""
+    gets, not_to = [], []
+    for to in machine.pipeline.configured:
+        least = min(level, to.level or level)
+        if to.audience == "private":
+            continue
+        if (to.events is not None and event.name not in to.events) or not event.shared_at(level_name(least)):
+            not_to.append(to.name)
+            continue
+        without = [name for name, prop in event.properties.items()
+                   if prop.shared_at(level_name(level)) and not prop.shared_at(level_name(least))]  # fmt: skip
+        gets.append(f"{to.name} (without {', '.join(without)})" if without else to.name)
+    return (", ".join(gets) or "nobody yet") + (f"; not to {', '.join(not_to)}" if not_to else "")
+
+
+# -- events and fields ------------------------------------------------------------------------------------------------
+
+
+def show_specs(
+    screen: Screen, machine: Machine, shown: Examples, specs: Collection[TelemetrySpec], level: TelemetryLevel
+) -> None:
+    """Every event and field that ``level`` shares, as it is here, and what never leaves."""
+    screen.line(("Every event", "bold"), "  has these fields")
+    _fields(screen, BASE, shown.base(level))
+    for spec in specs:
+        show_spec(screen, machine, shown, spec, level)
+
+
+def show_spec(
+    screen: Screen, machine: Machine, shown: Examples, spec: TelemetrySpec, level: TelemetryLevel
+) -> None:  # fmt: skip
+    """The events of one spec, and whose it is."""
+    owners = f", of {', '.join(spec.meta.owners)}" if spec.meta.owners else ""
+    screen.below(0, (spec.meta.title or spec.meta.name, "bold"), f"  {spec.meta.name}{owners}")
+    screen.line()
+    private: set[str] = set()
+    for event in _latest(spec):
+        private |= {name for name, prop in event.properties.items() if prop.audience == "private"}
+        shared = {name: prop for name, prop in event.properties.items() if prop.shared_at(level_name(level))}
         if shared:
-            about = f"{event.semantics.what}. {event.semantics.why}. Kept at most {spec.retention_days(event)} days."
-            _event(screen, event.name, about, shared)
-    private = {key for event in spec.events for key, prop in event.properties.items() if prop.audience == "private"}
-    screen.line("Never shared: ", ", ".join(sorted(private)), ".")
+            example = shown.of(spec, event)
+            screen.below(0, (event.name, "bold"), f"  {event.semantics.what}")
+            _labelled(screen, about(spec, event))
+            _labelled(screen, [("To", _recipients(machine, event, level)),
+                               ("Here", "the newest" if example.own else "none yet, a sample")])  # fmt: skip
+            _fields(screen, shared, example.values)
+    if private:
+        screen.below(0, "Never shared: ", ", ".join(sorted(private)), ".")
+        screen.line()
+
+
+def about(spec: TelemetrySpec, event: Event) -> Iterator[tuple[str, str]]:
+    """Why an event is collected, and how long it is kept."""
+    if event.semantics.why:
+        yield "Why", event.semantics.why
+    yield "Kept", f"at most {plural(spec.retention_days(event), 'day')}"
+    if (rate := spec.sampling_rate(event)) < 1:
+        yield "Sampled", f"{rate:.0%} of them"
+
+
+def _latest(spec: TelemetrySpec) -> Collection[Event]:
+    return {event.name: event for event in sorted(spec.events, key=lambda event: event.version)}.values()
+
+
+def _labelled(screen: Screen, rows: Iterator[tuple[str, str]] | Collection[tuple[str, str]]) -> None:
+    for label, text in rows:
+        screen.below(11, text, label=f"  {label}")
+
+
+def _fields(screen: Screen, properties: Mapping[str, Property], examples: Mapping[str, str]) -> None:
+    screen.line()
+    width = 0 if screen.narrow else max(map(len, properties))
+    for name, prop in properties.items():
+        show_field(screen, name.ljust(width), prop, examples[name])
     screen.line()
 
 
-def _event(screen: Screen, name: str, about: str, properties: dict[str, Property]) -> None:
-    screen.line((name, "bold"), f"  {about}" if about else "")
-    screen.labelled([(f"  {key}", f"{prop.description} ({kind(prop)})") for key, prop in properties.items()])
-    screen.line()
+def show_field(screen: Screen, name: str, prop: Property, example: str) -> None:
+    """One field: its value here, what it is, what it may be."""
+    screen.below(2, name, "  ", (example, "cyan"))
+    screen.below(6, f"{prop.description} ({values(prop)})" if prop.description else values(prop))
 
 
 def show_exact(screen: Screen) -> None:
     """Where the bytes can be seen."""
     screen.line("The exact bytes: ", command_line("show-payload"))
-
-
-def kind(prop: Property) -> str:
-    """Which values a property may have."""
-    from ..spec import bucket_labels
-
-    text = {
-        "bool": "yes or no",
-        "bucket": ", ".join(bucket_labels(prop.edges)) if prop.edges else "",
-        "duration_ms": "milliseconds",
-        "enum": ", ".join((*prop.members, "other")),
-        "hash": "12 hex digits",
-        "number": f"{prop.min or 0:g} to {prop.max or 0:g}",
-        "string": f"text, at most {prop.max_length} characters",
-    }.get(prop.type, prop.type)
-    return text if prop.max_items is None else f"up to {prop.max_items} of: {text}"

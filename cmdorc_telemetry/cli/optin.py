@@ -18,7 +18,9 @@ from .status import first_line
 from .wording import command_line
 
 if TYPE_CHECKING:
-    from ..spec import TelemetrySpec
+    from datetime import datetime
+
+    from ..consent import Grant
     from .screen import Screen
 
 
@@ -53,11 +55,14 @@ def opt_in(level: str | None, debug: bool, local: bool, yes: bool) -> None:
         click.echo("Nothing was changed.", err=True)
         click.get_current_context().exit(1)
     _write(machine, wanted)
-    _tell(machine)
+    tell()
 
 
 def _check(machine: Machine) -> None:
     """Refuse now what could not be used later. Raises ConfigError."""
+    from .userfile import check_owner
+
+    check_owner(machine.home.config)
     for to in machine.pipeline.configured:
         if fault := machine.fault(to):
             raise fault
@@ -71,14 +76,6 @@ def _configured(machine: Machine) -> TelemetryLevel:
     return level if level not in (None, TelemetryLevel.OFF) else TelemetryLevel.MINIMAL
 
 
-def _core(machine: Machine) -> TelemetrySpec:
-    from ..consent import CORE_SPEC
-
-    core = machine.pipeline.registry.get(CORE_SPEC)
-    assert core is not None
-    return core
-
-
 def _local_first(screen: Screen, machine: Machine) -> bool:
     from .offer import ask, show_destinations
 
@@ -90,14 +87,16 @@ def _local_first(screen: Screen, machine: Machine) -> bool:
 
 def _agreed(screen: Screen, machine: Machine, wanted: TelemetryLevel, yes: bool) -> bool:
     """Show what ``wanted`` means, and ask, unless ``yes`` did."""
-    from .offer import DEBUG_QUESTION, ask, show_destinations, show_exact, show_fields
+    from .examples import Examples
+    from .offer import DEBUG_QUESTION, ask, show_destinations, show_exact, show_specs
+    from .waiting import specs
 
     if wanted is TelemetryLevel.OFF:
         return yes or _local_first(screen, machine)
     screen.line(("Shared", "bold"), " at level ", (wanted.value, "bold"), ", with:")
     show_destinations(screen, machine, local=False)
     screen.line()
-    show_fields(screen, _core(machine), wanted)
+    show_specs(screen, machine, Examples(machine), list(specs(machine)), wanted)
     show_exact(screen)
     screen.line()
     if not yes and not ask("Record, and share this?"):
@@ -108,25 +107,37 @@ def _agreed(screen: Screen, machine: Machine, wanted: TelemetryLevel, yes: bool)
 def _write(machine: Machine, wanted: TelemetryLevel) -> None:
     """Identity, the user's file, the decision, the destinations' cursors: all or nothing. Raises StorageError."""
     from .. import clock
-    from ..consent import CORE_SPEC, new_grant, save_grant
+    from ..consent import CORE_SPEC, identities, save_decision
     from ..identity import ensure_identity
     from .userfile import edit, setting
 
     home, shares = machine.home, wanted is not TelemetryLevel.OFF
-    grant = new_grant(_core(machine), wanted, machine.pipeline.configured if shares else [], clock.utcnow())
+    grants = _grants(machine, wanted, clock.utcnow())
     debug = wanted is TelemetryLevel.DEBUG
-    with _all_or_nothing(home):
+    with all_or_nothing(home):
         ensure_identity(home)
         edit(home.config, setting(
             enabled=True, level=wanted.value if shares else None,
-            debug_consent_given=True if debug else None, debug_consent_expires=grant.debug_expires,
+            debug_consent_given=True if debug else None, debug_consent_expires=grants[CORE_SPEC].debug_expires,
         ))  # fmt: skip
-        save_grant(home, CORE_SPEC, grant)
+        save_decision(home, grants, identities(machine.pipeline.configured), declined={})
         Machine().pipeline.open_spool().close()  # what is recorded from now on is for the destinations of now
 
 
+def _grants(machine: Machine, wanted: TelemetryLevel, now: datetime) -> dict[str, Grant]:
+    """A yes to every spec that was shown; of those that are not there now, no more than to these."""
+    from ..consent import new_grant
+    from .waiting import specs
+
+    shown = {spec.meta.name: new_grant(spec, wanted, now) for spec in specs(machine)}
+    consent = machine.situation.consent
+    others = {name: grant._replace(share=min(grant.share, wanted))
+              for name, grant in (consent.grants if consent else {}).items()}  # fmt: skip
+    return {**others, **shown}
+
+
 @contextmanager
-def _all_or_nothing(home: Home) -> Iterator[None]:
+def all_or_nothing(home: Home) -> Iterator[None]:
     """Where the body fails, or Ctrl-C ends it, everything is as it was."""
     paths = [home.config.resolve(), home.consent, home.install_id, home.salt]
     before = {path: _content(path) for path in paths}
@@ -154,7 +165,8 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _tell(machine: Machine) -> None:
+def tell() -> None:
+    """Say what is in force now, and what to do about it."""
     from .screen import Screen
 
     after = Machine()

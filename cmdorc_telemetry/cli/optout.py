@@ -1,10 +1,18 @@
-"""``opt-out``: ends recording and sending, asks the servers to erase this install, deletes what is here, by name."""
+"""``opt-out``: ends recording and sending, deletes what is here, by name, and asks the servers to erase this install.
+
+Killed at any moment it leaves either what it can delete when it is run again, or the note of who is still to be asked:
+
+    1  note the id and who may hold it   from here on the id is nobody's
+    2  record the no                     from here on nothing more is sent
+    3  wait for the batches on their way
+    4  delete what is here               what 5 needs is in the note
+    5  ask; whoever confirms is struck out
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -15,59 +23,82 @@ from .machine import Machine
 from .userfile import Table, edit
 from .wording import clean, place
 
-SENDING_SECONDS = 5.0
-"""How long to wait for a batch that is on its way."""
-_PAUSE_SECONDS = 0.02
+SENDING_SECONDS = 12.0
+"""How long to wait for batches that are on their way: a destination has 10 seconds, if nobody said otherwise."""
+_TELL_SECONDS = 0.5
 
 
 @click.command("opt-out")
-@click.option("--local-only", is_flag=True, help="Do not ask the servers to erase what they hold of this install.")
+@click.option("--local-only", is_flag=True, help="Ask no server to erase what it holds of this install, now or later.")
 def opt_out(local_only: bool) -> None:
     """Stop, have this install erased, and delete what was recorded.
 
-    Your config.toml and the record of this decision stay. Exit code 1 where a server did not confirm, or something
-    could not be deleted.
+    Your config.toml and the record of this decision stay. Where a server does not confirm, so does the id that it is
+    to erase, and each later command asks again.
+
+    \b
+    Exit code:
+      0    all of that is done
+      1    a server did not confirm, or something could not be deleted
+      130  ended by Ctrl-C while servers were asked; telemetry is off
     """
+    from ..erasure import forget
+    from ..identity import stored_identity
     from .deletion import delete, local_files
-    from .erasure import erase
+    from .erasure import ERASE_SECONDS, give_up, interrupted, reached, told
 
     home = Home(home_dir(os.environ))
     failures: list[str] = []
-    confirmed = True
-    machine = None
-    try:
-        machine = Machine()
-        machine.pipeline  # noqa: B018 - made before the no, for whom it sent to until then
-    except ConfigError as fault:
-        failures.append(f"{fault}. It is left as it is; no server was asked to erase anything")
+    machine = _machine(failures)
+    written = list(local_files(machine, reached(home), failures))
+    if local_only:
+        forget(home)
+    else:
+        try:
+            identity = stored_identity(home)
+        except StorageError as fault:
+            failures.append(f"nobody can be asked to erase this install: {fault}")
+        else:
+            give_up(machine, home, identity)
     _say_no(home, failures)
-    with _no_senders(home):
-        if machine is not None and not local_only:
-            for told, good in erase(machine):
-                click.echo(clean(told), err=True)
-                confirmed = confirmed and good
-        gone, faults = delete(home, local_files(machine))
+    busy, ended = _busy(home)
+    gone, faults = delete(home, written, busy)
     click.echo("Telemetry is off. Nothing is recorded.")
     for each in gone:
         click.echo(f"deleted  {place(each)}")
     if not gone:
         click.echo("There was nothing to delete.")
-    failures += faults
-    for failure in failures:
+    for failure in failures + faults:
         click.echo(f"error: {clean(failure)}", err=True)
-    click.get_current_context().exit(1 if failures or not confirmed else 0)
+    code = 1 if failures or faults else 0
+    if ended:
+        code = interrupted(home)
+    elif machine is not None and not local_only:
+        code = told(machine, ERASE_SECONDS) or code
+    click.get_current_context().exit(code)
+
+
+def _machine(failures: list[str]) -> Machine | None:
+    """What is configured, read before the no; None where it cannot be."""
+    try:
+        machine = Machine()
+        machine.missing  # noqa: B018 - with the pipeline: made before what they read and write is deleted
+    except ConfigError as fault:
+        failures.append(f"{fault}. It is left as it is; no server can be asked to erase anything until it is right")
+        return None
+    return machine
 
 
 def _say_no(home: Home, failures: list[str]) -> None:
     """Record the no, for every spec that was decided on: from here on nothing more is sent."""
-    from ..consent import CORE_SPEC, Grant, load_consent, save_grant
+    from ..consent import CORE_SPEC, Grant, load_consent, save_decision
 
     try:
         consent = load_consent(home)
     except ConsentError:  # is replaced
         consent = None
-    for spec in {CORE_SPEC: None, **dict.fromkeys(consent.grants if consent is not None else ())}:
-        save_grant(home, spec, Grant(decided_at=clock.iso(clock.wall())))
+    no = Grant(decided_at=clock.iso(clock.wall()))
+    save_decision(home, {CORE_SPEC: no, **dict.fromkeys(consent.grants if consent is not None else (), no)})
     try:
         edit(home.config, _switched_off)
     except ConfigError:
@@ -84,20 +115,19 @@ def _switched_off(table: Table) -> None:
         del table["level"]
 
 
-@contextmanager
-def _no_senders(home: Home) -> Iterator[None]:
-    """While the body runs nobody sends; a batch on its way is waited for, but not for ever."""
-    import time
+def _busy(home: Home) -> tuple[set[Path], bool]:
+    """Wait for what is on its way, but not for ever. The locks of those who still send, and whether Ctrl-C came.
 
-    from ..files import FileLock
+    The locks of all others are deleted: nobody needs them any more.
+    """
+    from .erasure import quiet
 
-    locks = [FileLock(path) for path in home.locks.glob("*.lock")]
-    deadline = clock.monotonic() + SENDING_SECONDS
+    locks = sorted(home.locks.glob("*.lock"))
+    began, ended = clock.monotonic(), False
     try:
-        for lock in locks:
-            while not lock.acquire(wait=False) and clock.monotonic() < deadline:
-                time.sleep(_PAUSE_SECONDS)
-        yield
-    finally:
-        for lock in locks:
-            lock.release()
+        if not all(quiet(path, began + _TELL_SECONDS, unlink=True) for path in locks):
+            click.echo("A batch is on its way: waiting until it has arrived.", err=True)
+        busy = {path for path in locks if not quiet(path, began + SENDING_SECONDS, unlink=True)}
+    except KeyboardInterrupt:
+        busy, ended = {path for path in locks if path.exists()}, True
+    return busy, ended

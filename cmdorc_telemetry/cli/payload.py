@@ -1,20 +1,25 @@
-"""``show-payload``: the stored body of an event, byte for byte, and why each field is there or is not."""
+"""``show-payload``: the stored body of an event, byte for byte, and why each field is there or is not.
+
+For a destination, what its reporter makes of that body, and sends. Where several events leave together, the reporter
+makes one thing of them all: of that the audit has the digest.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import ConfigError, TelemetryError, nearest
+from ..errors import ConfigError, PluginError, TelemetryError, nearest
 from .machine import Machine
 from .stats import note_running
-from .wording import command_line, moment
+from .waiting import answer_line
+from .wording import moment
 
 if TYPE_CHECKING:
     from ..config import DestinationConfig
-    from ..spec import Event
     from ..types import Row
     from .fields import Shown
 
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 @click.argument("event", required=False)
 @click.option("--to", metavar="NAME", help="What this destination gets, instead of what is shared at most.")
 def show_payload(event: str | None, to: str | None) -> None:
-    """Print the newest stored body of EVENT (or of any event): into a pipe its bytes alone.
+    """Print the newest stored body of EVENT (or of any event): into a pipe its bytes alone, with no newline added.
 
     Where nothing is stored, a sample with placeholder ids. With telemetry off nothing is written.
     """
@@ -44,6 +49,8 @@ def show_payload(event: str | None, to: str | None) -> None:
     else:
         shown = stored(machine, row, destination, private)
     show(machine, shown)
+    if destination is not None and destination.name in machine.missing:
+        click.echo(f"The reporter of {to} is not there: this is the body that it would be given.", err=True)
     if row is None:
         why = "nothing of it is stored" if machine.recording else "telemetry is off"
         click.echo(f"This is a sample, with placeholder ids: {why}.", err=True)
@@ -57,7 +64,7 @@ def show(machine: Machine, shown: Shown) -> None:
 
         lay_out(machine, shown, _about(machine, shown))
     else:
-        click.echo(shown.body)
+        click.echo(shown.wire, nl=False)
 
 
 def _unknown(what: str, found: str, known: tuple[str, ...] | list[str]) -> ConfigError:
@@ -82,34 +89,59 @@ def _newest(
 def stored(machine: Machine, row: Row, to: DestinationConfig | None, private: bool) -> Shown:
     """What a destination, or what all that is shared with, gets of an event. Raises TelemetryError for nothing."""
     from .fields import Shown
+    from .withheld import why_nothing
 
     pipeline = machine.pipeline
     found = pipeline.registry.find_event(row.event)
     if found is None:
         raise TelemetryError(f"{row.event}: the plugin that declares it is not there any more")
     if to is not None and to in pipeline.waiting:
-        raise TelemetryError(f"{to.name} gets nothing: it waits for your yes ({command_line('opt-in')})")
+        raise TelemetryError(f"{to.name} gets nothing: it waits for your yes ({answer_line(machine)})")
     body = row.private if private else pipeline.shared_body(row)
     if to is not None:
         body = pipeline.body_for(to, row)
+    if to is not None and pipeline.unwanted(to, row):
+        raise _unwanted(machine, to, row.event)
+    if to is not None and to.events is not None and row.event not in to.events:
+        raise TelemetryError(f"{row.event}: {to.name} gets nothing of it: it is not among its events")
     if body is None:
-        raise TelemetryError(f"{row.event}: {_why_nothing(machine, found[1])}")
-    return Shown(*found, body, row, to, private)
+        raise TelemetryError(f"{row.event}: {why_nothing(machine, row, found[1], to)}")
+    return Shown(*found, body, row, to, private, _encoded(machine, to, row.event, body))
 
 
-def _why_nothing(machine: Machine, event: Event) -> str:
-    from ..config import TelemetryLevel
-    from ..pipeline import level_name
+def _encoded(machine: Machine, to: DestinationConfig | None, event: str, body: bytes) -> bytes:
+    """What the reporter of ``to`` sends where the event is alone. Raises ConfigError, PluginError."""
+    import asyncio
 
-    share = machine.pipeline.policy.share
-    if share is TelemetryLevel.OFF:
-        return "nothing is shared: telemetry records on this machine only"
-    if not event.shared_at(level_name(share)):
-        return f"level {share.value} shares nothing of it"
-    return "nothing of it is shared: consent, the destination's level, sampling or an anonymizer holds it back"
+    from ..pipeline import make_reporter
+    from ..types import Batch, BatchEvent
+
+    class_ = machine.pipeline.classes.get(to.plugin) if to is not None else None
+    if to is None or class_ is None:
+        return body
+    event_id = json.loads(body).get("event_id", "")
+    batch = Batch(destination=to.name, events=(BatchEvent(event_id, event, body),))
+
+    async def encode() -> bytes:  # a reporter lives in a loop
+        reporter = make_reporter(class_, to, machine.situation.environ)
+        try:
+            return bytes(reporter.encode(batch))
+        except Exception as fault:
+            raise PluginError(f"the reporter of {to.name} cannot encode it: {type(fault).__name__}: {fault}") from fault
+        finally:
+            await reporter.close()
+
+    return asyncio.run(encode())
+
+
+def _unwanted(machine: Machine, to: DestinationConfig, event: str) -> TelemetryError:
+    wishes = machine.pipeline.wishes(to.name).words()
+    return TelemetryError(f"{event}: {to.name} gets nothing of it, for it asks for less: {wishes}")
 
 
 def _sample(machine: Machine, name: str, to: DestinationConfig | None, private: bool) -> Shown:
+    from msgspec.structs import replace
+
     from ..config import TelemetryLevel
     from ..spec import LEVELS, project
     from .fields import Shown
@@ -128,8 +160,12 @@ def _sample(machine: Machine, name: str, to: DestinationConfig | None, private: 
         chosen = least_level(event, min(limits, default=TelemetryLevel.MINIMAL))
         level, body = LEVELS[chosen.rank - 1], shared_sample(spec, event, chosen)
     if to is not None:
-        body = project(machine.pipeline.shapes, spec.ref, name, body, level=level, rename=to.rename) or body
-    return Shown(spec, event, body, None, to, private)
+        wanted = replace(machine.pipeline.wishes(to.name).of(name), sampling=1.0)  # it stands for those that are sent
+        narrowed = project(machine.pipeline.shapes, spec.ref, name, body, level=level, rename=to.rename, wanted=wanted)
+        if narrowed is None:
+            raise _unwanted(machine, to, name)
+        body = narrowed
+    return Shown(spec, event, body, None, to, private, _encoded(machine, to, name, body))
 
 
 def _about(machine: Machine, shown: Shown) -> str:
@@ -145,4 +181,4 @@ def _about(machine: Machine, shown: Shown) -> str:
         shared = [to.name for to in pipeline.allowed if to.audience == "shared"]
         whom = f"to {', '.join(shared)} (shared)" if shared else "to nobody: no destination is shared with"
     when = moment(shown.row.at) if shown.row is not None else "sample"
-    return f"{when} · {len(shown.body)} bytes · {whom}"
+    return f"{when} · {len(shown.wire):,} bytes · {whom}"

@@ -9,10 +9,17 @@ from typing import Any
 import msgspec
 
 from .. import clock
-from ..capture import completed_properties, machine_fields, startup_properties
+from ..capture import (
+    Hasher,
+    SessionStatistics,
+    completed_properties,
+    machine_fields,
+    startup_properties,
+    trigger_properties,
+)
 from ..capture.payloads import TelemetryPayloadBuilder
 from ..config import TelemetryLevel
-from ..spec import LEVELS, Event, Level, Property, Shapes, TelemetrySpec, bucket_labels
+from ..spec import LEVELS, Event, Level, Property, Shapes, TelemetrySpec, bucket_labels, coerce
 from ..types import CompletedRun, Session, Trigger
 
 NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -52,19 +59,36 @@ def shared_sample(spec: TelemetrySpec, event: Event, level: TelemetryLevel) -> b
 
 def private_sample(spec: TelemetrySpec, event: Event) -> bytes:
     """The body that a destination of the user's own would get."""
-    known = {**startup_properties(SESSION, None), **completed_properties(RUN, None)}
-    own = {name: known.get(name, value) for name, value in _placeholders(event).items()
+    own = {name: value for name, value in sample_properties(event, None).items()
            if event.properties[name].type != "hash"}  # fmt: skip
     stamp = clock.iso(clock.wall())
     return msgspec.json.encode({"event": event.name, **_base(), "spec": spec.ref, "timestamp": stamp, **own})
 
 
-def _base() -> dict[str, str]:
-    base = {**machine_fields(), "anonymous_install_id": NO_ID, "event_id": NO_ID}
+def sample_properties(event: Event, hasher: Hasher | None) -> dict[str, Any]:
+    """Every field of the event's own; hashes of the sample's names where there is a hasher."""
+    statistics = SessionStatistics()
+    statistics.add_run(RUN)
+    known: dict[str, Callable[[], dict[str, Any]]] = {
+        "orchestrator_started": lambda: startup_properties(SESSION, hasher),
+        "command_completed": lambda: completed_properties(RUN, hasher),
+        "trigger_fired": lambda: trigger_properties(TRIGGER, hasher),
+        "orchestrator_stopped": lambda: statistics.properties(SESSION),
+    }
+    values = {name: coerce(event.properties[name], value) for name, value in known.get(event.name, dict)().items()}
+    return {**_placeholders(event), **values}
+
+
+def machine() -> dict[str, str]:
+    """The base fields that say on what kind of machine this is."""
     try:
-        return {"cmdorc_version": metadata.version("cmdorc"), **base}
+        return {"cmdorc_version": metadata.version("cmdorc"), **machine_fields()}
     except metadata.PackageNotFoundError:
-        return base
+        return machine_fields()
+
+
+def _base() -> dict[str, str]:
+    return {**machine(), "anonymous_install_id": NO_ID, "event_id": NO_ID}
 
 
 def _placeholders(event: Event) -> dict[str, Any]:

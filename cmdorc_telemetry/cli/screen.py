@@ -44,6 +44,16 @@ class Screen:
         """Some lines as they are."""
         self.console.print(text, soft_wrap=True)
 
+    def below(self, indent: int, *parts: Part, label: str = "") -> None:
+        """Text that begins at a column, behind a label; on a terminal, what of it has no room goes on below."""
+        text = self._text(parts)
+        width = max(self.console.width - indent, 20)
+        begin = label.ljust(indent)
+        for line in text.wrap(self.console, width) if self.terminal else [text]:
+            line.rstrip()
+            self.show(self._text([(begin, LABEL)]) + line)
+            begin = " " * indent
+
     def labelled(self, rows: Sequence[tuple[str, Cell]]) -> None:
         """Lines that begin with a label, aligned; no label goes on with the one before."""
         width = max((len(label) for label, _ in rows), default=0)

@@ -8,17 +8,21 @@ from typing import Literal
 from msgspec import Struct, field
 
 from .. import clock
-from ..config import DestinationConfig
-from ..consent import CORE_SPEC, waiting_fields
+from ..config import DestinationConfig, TelemetryLevel
+from ..decision import level_name
+from ..erasure import Owed, load_owed
 from ..errors import StorageError
 from ..history import NAME as HISTORY
+from ..spec import LEVELS, Level
 from ..types import Ledger
 from .machine import Machine, Unread, target
 from .usage import Usage, records, usage
+from .waiting import declined, waiting
 
 State = Literal[
-    "up-to-date", "pending", "waiting", "set-aside", "waits-for-your-yes", "plugin-missing", "misconfigured", "off"
-]
+    "up-to-date", "pending", "waiting", "set-aside", "waits-for-your-yes", "declined", "plugin-missing",
+    "misconfigured", "off",
+]  # fmt: skip
 
 
 class Place(Struct, kw_only=True):
@@ -33,6 +37,10 @@ class Place(Struct, kw_only=True):
     """What went wrong last, or what is wrong with its settings."""
     fix: str = ""
     """A line to copy."""
+    asks: str = ""
+    """What its receiver wants less of."""
+    unclear: str = ""
+    """What its receiver asks for that cannot be understood: it means nothing."""
     ledger: Ledger
 
 
@@ -70,6 +78,9 @@ class Standing(Struct, kw_only=True):
     """Seconds since the epoch; 0 for none yet."""
     broken_plugins: dict[str, str] = field(default_factory=dict)
     fields_waiting: list[str] = field(default_factory=list)
+    specs_waiting: list[str] = field(default_factory=list)
+    to_be_erased: dict[str, list[str]] = field(default_factory=dict)
+    """Ids that were given up → the destinations that have not confirmed yet that they are erased."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -77,7 +88,7 @@ def standing(machine: Machine, problem: str = "") -> Standing:
     """How things are on ``machine``; ``problem`` is something wrong that is known already."""
     situation, pipeline = machine.situation, machine.pipeline
     policy = situation.policy()
-    problems = [text for text in (problem, situation.trouble) if text]
+    problems = [text for text in (problem, policy.trouble) if text]
     ledgers: Mapping[str, Ledger] = {}
     withheld: dict[str, int] = {}
     slow = 0
@@ -88,10 +99,16 @@ def standing(machine: Machine, problem: str = "") -> Standing:
             segments = machine.segments(spool)
             if spool is not None:
                 ledgers, withheld, slow = spool.ledger(), spool.withheld(), spool.slow()
+                pipeline.heed(spool.policies())
             used = usage(machine, spool)
         finally:
             if spool is not None:
                 spool.close()
+    except StorageError as fault:
+        problems.append(str(fault))
+    owed: tuple[Owed, ...] = ()
+    try:
+        owed = load_owed(machine.home)
     except StorageError as fault:
         problems.append(str(fault))
     blocked = pipeline.blocked()
@@ -101,8 +118,7 @@ def standing(machine: Machine, problem: str = "") -> Standing:
     places = [_place(machine, to, ledgers.get(to.name), now) for to in pipeline.configured]
     known = {HISTORY, *(place.name for place in places)}
     places += [_injected(ledger) for ledger in ledgers.values() if not ledger.removed and ledger.name not in known]
-    core = pipeline.registry.get(CORE_SPEC)
-    asked = policy.record and policy.decided_by == "you" and core is not None
+    asked = waiting(machine)
     return Standing(
         recording=policy.record,
         recording_elsewhere=pipeline.policy.record,
@@ -112,7 +128,7 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         decided_in={"you": str(machine.home.consent), "operator": "CMDORC_TELEMETRY"}.get(policy.decided_by, ""),
         config=str(situation.user.source),
         limits=policy.limits,
-        ignored=tuple(text for text in policy.ignored if text != situation.trouble),
+        ignored=(*policy.ignored, *pipeline.registry.refused),
         destinations=places,
         history=ledgers.get(HISTORY, Ledger(name=HISTORY)),
         removed=[ledger for ledger in ledgers.values() if ledger.removed],
@@ -125,7 +141,9 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         slow=slow,
         last_report=max((each.last_report for name, each in ledgers.items() if name != HISTORY), default=0.0),
         broken_plugins=dict(machine.host.failures),
-        fields_waiting=sorted(waiting_fields(core, pipeline.grant)) if asked and core is not None else [],
+        fields_waiting=asked.names(),
+        specs_waiting=[spec.meta.name for spec in asked.specs],
+        to_be_erased={each.install_id: sorted(each.destinations) for each in owed},
         problems=problems,
     )
 
@@ -143,13 +161,22 @@ def _place(machine: Machine, to: DestinationConfig, ledger: Ledger | None, now: 
     elif not pipeline.policy.record:
         state = "off"
     elif to in pipeline.waiting:
-        state = "waits-for-your-yes"
+        consent = machine.situation.consent
+        state = "declined" if consent is not None and declined(consent, to) else "waits-for-your-yes"
     elif ledger.pending > ledger.set_aside:
         state, note = ("waiting", ledger.last_error) if ledger.next_try > now else ("pending", ledger.last_error)
     elif ledger.pending:
         state = "set-aside"
-    return Place(name=to.name, plugin=to.plugin, target=target(to), audience=to.audience, state=state,
-                 note=note, fix=fix, ledger=ledger)  # fmt: skip
+    wishes = pipeline.wishes(to.name)
+    return Place(name=to.name, plugin=to.plugin, target=target(to), audience=to.audience, state=state, note=note,
+                 fix=fix, asks=wishes.words(_level(machine, to)), unclear=wishes.unclear(), ledger=ledger)  # fmt: skip
+
+
+def _level(machine: Machine, to: DestinationConfig) -> Level | None:
+    """What a destination gets at most, whatever its receiver asks for."""
+    if to.audience == "private":
+        return LEVELS[-1]
+    return level_name(min(machine.pipeline.policy.share, to.level or TelemetryLevel.DEBUG))
 
 
 def _injected(ledger: Ledger) -> Place:

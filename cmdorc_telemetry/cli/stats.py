@@ -40,7 +40,7 @@ def stats(days: int, as_json: bool) -> None:
             machine.fill_history(spool)
             ledgers, live = spool.ledger(), len(machine.segments(spool).live)
     found = command_runs(machine.home.history, now=clock.wall(), days=days, parts=min(days, _BARS))
-    compared = {name: rank for name, each in ledgers.items() if (rank := _percentile(each.answer)) is not None}
+    compared = {name: rank for name, each in ledgers.items() if (rank := percentile_told(each.answer)) is not None}
     if as_json:
         _print_json(machine, found, compared, days)
         return
@@ -49,7 +49,7 @@ def stats(days: int, as_json: bool) -> None:
     screen = Screen()
     if not machine.recording:
         screen.line(*first_line(False, "off"))
-        screen.line("  ", command_line("opt-in"))
+        screen.line("  ", machine.trouble or command_line("opt-in"))
         if not found:
             return
         screen.line()
@@ -73,7 +73,7 @@ def note_running(live: int) -> None:
         click.echo(text, err=True)
 
 
-def _percentile(answer: Mapping[str, Any]) -> float | None:
+def percentile_told(answer: Mapping[str, Any]) -> float | None:
     """What a server answered, if it makes sense."""
     told = answer.get("stats")
     rank = told.get("percentile_duration") if isinstance(told, dict) else None

@@ -23,6 +23,7 @@ _WORDS = {
     "waiting": "waiting",
     "set-aside": "set aside",
     "waits-for-your-yes": "waits for your yes",
+    "declined": "you said no",
     "plugin-missing": "plugin missing",
     "misconfigured": "cannot be used",
     "off": "off",
@@ -63,7 +64,7 @@ def _show(screen: Screen, found: Standing) -> None:
     screen.line(*first_line(found.recording, found.level, found.recording_elsewhere))
     screen.line()
     if found.decided_by != "nobody" or found.limits or found.ignored:
-        screen.labelled(_decision(found))
+        screen.labelled(decision(found))
         screen.line()
     if found.recording_elsewhere:
         screen.labelled(_events(found, stacked=screen.narrow))
@@ -76,7 +77,7 @@ def _show(screen: Screen, found: Standing) -> None:
     elif found.recording_elsewhere:
         screen.line("No destination: nothing leaves this machine.")
         screen.line()
-    for text in _troubles(found):
+    for text in troubles(found):
         screen.line(("! ", "yellow"), text[0])
         for hint in text[1:]:
             screen.line("  ", hint)
@@ -88,7 +89,8 @@ def _show(screen: Screen, found: Standing) -> None:
     )
 
 
-def _decision(found: Standing) -> list[tuple[str, Part]]:
+def decision(found: Standing) -> list[tuple[str, Part]]:
+    """Who decided, when and where; what limits that; what was ignored. An empty label goes on with the one before."""
     who = {"you": "you", "operator": "the environment", "nobody": "nobody"}[found.decided_by]
     parts = [who, moment_of(found.decided_at) if found.decided_at else "", place(found.decided_in)]
     rows: list[tuple[str, Part]] = [("Decided by", ", ".join(part for part in parts if part))]
@@ -126,6 +128,7 @@ def _usage(used: Usage) -> list[tuple[str, Part]]:
                   f"{_mib(used.spool_bytes)} of {most.spool_mib:,} MiB, for {plural(most.keep_days, 'day')} at most"),
         ("History", f"{_mib(used.history_bytes)} of {most.history_mib:,} MiB, "
                     f"for {plural(used.history_days, 'day')} at most"),
+        ("Audit", f"{_mib(used.audit_bytes)} MiB in {place(used.audit)}"),
         ("Batches", f"{plural(most.batch_events, 'event')}, {most.batch_kib:,} KiB or {most.batch_seconds:,} s "
                     f"at most; pauses of {duration(most.pause_seconds * 1000)} at most"),
         ("A process", f"{plural(used.threads, 'thread')} at most, sync {_on(used.sync)}, "
@@ -146,7 +149,7 @@ def _on(switch: bool) -> str:
 
 def _destinations(screen: Screen, places: list[Place]) -> None:
     rows = [
-        (each.name, each.plugin, place(each.target), each.audience, f"{each.ledger.pending:,}", _state(each))
+        (each.name, each.plugin, place(each.target), each.audience, f"{each.ledger.pending:,}", state_of(each))
         for each in places
     ]
     screen.table(("Destination", "Reporter", "Where", "Audience", "Pending", "State"), rows, right={4})
@@ -156,9 +159,16 @@ def _destinations(screen: Screen, places: list[Place]) -> None:
             screen.line(("! ", "yellow"), f"{each.name}: {each.note}. Events wait for it.")
             screen.line("  ", each.fix)
             screen.line()
+        if each.asks:
+            screen.line(f"{each.name} asks for less: {each.asks}.")
+            screen.line()
+        if each.unclear:
+            screen.line(("! ", "yellow"), f"{each.name} asks for what means nothing here: {each.unclear}.")
+            screen.line()
 
 
-def _state(each: Place) -> list[Part]:
+def state_of(each: Place) -> list[Part]:
+    """The state of a destination, in words: the first of them is what matters."""
     text = ""
     if each.state == "waiting":
         after = f" after {plural(each.ledger.failures, 'failure')}" if each.ledger.failures else ""
@@ -167,25 +177,31 @@ def _state(each: Place) -> list[Part]:
         text += f", {each.ledger.set_aside:,} set aside" if each.state != "set-aside" else " to be looked at"
     if each.note and each.state != "plugin-missing":
         text += f" ({each.note})"
-    return [(_WORDS[each.state], {"up-to-date": "cyan", "off": ""}.get(each.state, "yellow")), text]
+    return [(_WORDS[each.state], {"up-to-date": "cyan", "off": "", "declined": ""}.get(each.state, "yellow")), text]
 
 
-def _troubles(found: Standing) -> list[tuple[str, ...]]:
+def troubles(found: Standing) -> list[tuple[str, ...]]:
     """What waits for the user or is wrong, each with the line that helps, if there is one."""
-    troubles: list[tuple[str, ...]] = [(text,) for text in found.problems]
-    troubles += [(f"Plugin {name!r} {what}",) for name, what in found.broken_plugins.items()]
+    told: list[tuple[str, ...]] = [(text,) for text in found.problems]
+    told += [(f"Plugin {name!r} {what}",) for name, what in found.broken_plugins.items()]
     if dead := sum(each.ledger.set_aside for each in found.destinations):
         text = f"{plural(dead, 'event was', 'events were')} rejected and set aside."
-        troubles.append((text, command_line("dead-letters")))
+        told.append((text, command_line("dead-letters")))
     waiting = [each.name for each in found.destinations if each.state == "waits-for-your-yes"]
     if waiting:
         text = f"{plural(len(waiting), 'destination')} {_waits(waiting)} for your yes: {', '.join(waiting)}."
-        troubles.append((text, command_line("opt-in")))
+        told.append((text, command_line("opt-in" if found.level == "off" else "review")))
+    if specs := found.specs_waiting:
+        text = f"{plural(len(specs), 'spec')} {_waits(specs)} for your answer: {', '.join(specs)}."
+        told.append((f"{text} Nothing of {'it' if len(specs) == 1 else 'them'} is recorded until then.",
+                     command_line("review")))  # fmt: skip
     if fields := found.fields_waiting:
         names = ", ".join(fields[:5]) + (f" and {len(fields) - 5} more" if len(fields) > 5 else "")
         text = f"{plural(len(fields), 'field')} {_waits(fields)} for your answer: {names}. Withheld until then."
-        troubles.append((text, command_line("opt-in")))
-    return troubles
+        told.append((text, command_line("review")))
+    if owing := sorted({name for each in found.to_be_erased.values() for name in each}):
+        told.append((f"An erasure is not confirmed yet by {', '.join(owing)}.", command_line("erase")))
+    return told
 
 
 def _waits(names: list[str]) -> str:

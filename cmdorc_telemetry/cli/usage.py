@@ -28,6 +28,9 @@ class Usage(Struct, kw_only=True):
     spool_bytes: int
     history_bytes: int
     history_days: int = KEEP_DAYS
+    audit: str
+    """The directory of what says which batches left."""
+    audit_bytes: int
     threads: int
     """At most, in a process that delivers: one for telemetry, and one a reporter."""
     bounds: dict[str, int]
@@ -49,6 +52,8 @@ def usage(machine: Machine, spool: Spool | None) -> Usage:
         spool_events=events,
         spool_bytes=size,
         history_bytes=_size(machine.home.history),
+        audit=str(machine.home.audit),
+        audit_bytes=sum(_size(path) for path in machine.home.audit.glob("*.jsonl")),
         threads=len(pipeline.routes()),  # the history is one of them, and needs none of its own
         bounds=user.bounds._asdict(),
         sync=user.sync,

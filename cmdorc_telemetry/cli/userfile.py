@@ -8,6 +8,8 @@ from typing import Any
 
 from .. import files
 from ..config import load_layer
+from ..errors import ConfigError
+from ..situation import config_exposure
 
 Table = MutableMapping[str, Any]
 
@@ -15,11 +17,13 @@ Table = MutableMapping[str, Any]
 def edit(path: Path, change: Callable[[Table], None]) -> None:
     """Let ``change`` work on the ``[telemetry]`` table of ``path``; both are made where they are missing.
 
-    Raises ConfigError for a file that is wrong already, StorageError where it cannot be written.
+    Raises ConfigError for a file that is wrong already, or that others may have written; StorageError where it cannot
+    be written.
     """
     import tomlkit
 
     load_layer(path)
+    check_owner(path)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     document = tomlkit.parse(text)
     if "telemetry" not in document:
@@ -30,6 +34,12 @@ def edit(path: Path, change: Callable[[Table], None]) -> None:
         target = path.resolve()  # a link to a file that is kept elsewhere stays one
         files.private_dir(target.parent)
         files.replace(target, edited.encode())
+
+
+def check_owner(path: Path) -> None:
+    """Raise ConfigError where somebody else may have written the user's file: nothing is to come of what is in it."""
+    if exposed := config_exposure(path):
+        raise ConfigError(path, "", exposed, "a file of your own that only you can write to")
 
 
 def setting(**values: object) -> Callable[[Table], None]:

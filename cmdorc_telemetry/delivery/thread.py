@@ -17,9 +17,10 @@ from typing import Any
 
 from .. import clock, files
 from ..bounds import DEFAULT, EXIT_SECONDS, Bounds
-from ..errors import StorageError
+from ..errors import StorageError, told
 from ..forks import own_thread
-from .worker import Destination, Queue, Worker
+from .outlet import Destination
+from .worker import Queue, Worker
 
 log = logging.getLogger("cmdorc_telemetry")
 
@@ -91,7 +92,7 @@ class Delivery:
             with own_thread():
                 asyncio.run(self._main())
         except Exception as fault:
-            self.on_trouble(f"telemetry cannot deliver: {fault}. Events are kept.")
+            self.on_trouble(f"telemetry cannot deliver: {told(fault, ours=True)}. Events are kept.")
         finally:
             self.asleep = False
             self._ready.set()
@@ -165,7 +166,7 @@ class Delivery:
         try:
             return self.pump(queue)
         except (StorageError, OSError) as fault:
-            log.debug("import waits: %s", fault)
+            log.debug("import waits: %s", told(fault))
             return True
 
     # -- the end ------------------------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ class Delivery:
             return request.result(0.001)
         except Exception as fault:
             request.cancel()
-            log.debug("flush ended early: %r", fault)
+            log.debug("flush ended early: %s", told(fault))
             return False
 
     async def _flush(self, hurry: bool) -> bool:

@@ -9,26 +9,27 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from .. import clock, files
+from ..audit import SET_ASIDE, UNKNOWN, Entered
 from ..bounds import DEFAULT, EXIT_SECONDS, Bounds
-from ..errors import Rejected, RetryLater, TooLarge
-from ..reporter import TelemetryReporter
+from ..errors import Rejected, RetryLater, TooLarge, told
+from ..spec import kept_policy
 from ..types import Batch, BatchEvent, BatchResult, EventResult, Lease, Leased, Ledger
-from .cell import BlockedError, Cell, Here, Place
+from .cell import BlockedError
+from .outlet import Destination, Outlet
 from .pace import Filling, Patience, most_events, pause, pause_asked
-from .results import checked
 
 log = logging.getLogger("cmdorc_telemetry")
 
 TAKE_OVER_SECONDS = 60.0
 """How long beyond its timeout a sender may hold its lock without a sign before it is taken for a stopped process."""
+POLICY_SECONDS = 86400.0
+"""How often at most a receiver is asked whether it wants less."""
 _STORAGE_SECONDS = 60.0
 _BLOCKED_SECONDS = 5.0
 _BUSY_SECONDS = (0.1, 5.0)
@@ -54,31 +55,15 @@ class Queue(Protocol):
     ) -> None: ...  # fmt: skip
     def postpone(self, name: str, until: float, error: str) -> None: ...
     def hurry(self) -> None: ...
+    def acknowledged(self, name: str) -> int: ...
     def drops(self, name: str) -> dict[str, int]: ...
+    def account(self, name: str) -> tuple[str, dict[str, int]]: ...
+    def policy(self, name: str) -> tuple[str, float]: ...
+    def ask_policy(self, name: str, now: float) -> None: ...
+    def keep_policy(self, name: str, policy: str) -> None: ...
     def ledger(self) -> dict[str, Ledger]: ...
     def abandon(self, name: str, reason: str) -> None: ...
     def close(self) -> None: ...
-
-
-Body = Callable[[Leased], bytes | None]
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a worker sends to."""
-
-    name: str
-    make: Callable[[], TelemetryReporter]
-    """Makes the reporter: called where it will live, when there is something to send."""
-    body: Body
-    """What this destination gets of an event; None where consent was withdrawn meanwhile."""
-    timeout: float = 10.0
-    refresh: Callable[[], object] = lambda: None
-    """Called before each batch: consent may have changed."""
-    injected: bool = False
-    """Whether the reporter is an object of this process, and gone with it."""
-    trusted: bool = False
-    """Whether the reporter is known not to block, so that it may run on the telemetry thread."""
 
 
 class Worker:
@@ -92,8 +77,7 @@ class Worker:
         self._queue, self._bounds, self._take_over = queue, bounds, take_over
         self._lock = files.FileLock(locks / f"{destination.name}.lock")
         self._heir = files.FileLock(locks / f"{destination.name}.heir.lock")
-        self._place: Place = Here() if destination.trusted else Cell(f"telemetry-{destination.name}")
-        self._reporter: TelemetryReporter | None = None  # touched only where it lives
+        self._outlet = Outlet(destination)
         self._most = bounds.batch_events
         self._failed = 0
         self._patience, self._filling = Patience(bounds.pause_seconds), Filling(bounds)
@@ -102,9 +86,6 @@ class Worker:
         self._busy: tuple[float, float] | None = None
         """The last sign of another sender that holds the lock, and since when it is the last."""
         self._look = _BUSY_SECONDS[0]
-        if destination.injected:  # what it is to get may come in the last moment, when no thread is started any more
-            with suppress(RuntimeError):  # then there is one more chance, at the first call
-                self._place.open()
 
     # -- when ---------------------------------------------------------------------------------------------------------
 
@@ -141,11 +122,11 @@ class Worker:
             try:
                 return await self._step(hurry)
             except Exception as fault:  # of the disk
-                log.debug("delivery to %s waits: %r", self.destination.name, fault)
+                log.debug("delivery to %s waits: %s", self.destination.name, told(fault))
                 return _STORAGE_SECONDS
 
     async def _step(self, hurry: bool) -> float | None:
-        if self._place.blocked:
+        if self._outlet.blocked:
             return _BLOCKED_SECONDS
         wait = self._paused()[1] or (0.0 if hurry else self._unfilled())
         if wait != 0:
@@ -209,48 +190,81 @@ class Worker:
         result = BatchResult()
         try:
             self.destination.refresh()
+            if self.destination.heed is not None:
+                self.destination.heed(self._queue.policy(lease.destination)[0])
             for item in lease.items:
                 body = self.destination.body(item)
-                if body is None:
-                    outcomes[item.seq] = EventResult("", "rejected", "withdrawn-consent")
-                else:
+                if isinstance(body, bytes):
                     sent.append((item, body))
-            batch = self._batch(lease, sent)
+                else:
+                    outcomes[item.seq] = EventResult("", "rejected", body or "withdrawn-consent")
             if sent:
-                result = await self._place.call(lambda: self._report(batch), self.destination.timeout)
+                batch, fields = self._batch(lease, sent)
+                result = await self._outlet.send(batch, fields, self._entered)
+                _enter(outcomes, sent, batch, result)
+                self._outlet.answered(_by_status(outcomes, sent, batch))
         except (TooLarge, Rejected) as fault:
             if len(sent) > 1:  # find the event that is to blame
+                self._outlet.answered("retry", fault)
                 self._most = max(1, len(sent) // 2)
                 return
-            reason = "over-size" if isinstance(fault, TooLarge) else f"set-aside: {_text(fault)}"
+            large = isinstance(fault, TooLarge)
+            self._outlet.answered("rejected" if large else SET_ASIDE, fault)
+            reason = "over-size" if large else f"{SET_ASIDE}: {_text(fault)}"
             outcomes[sent[0][0].seq] = EventResult("", "rejected", reason)
         except Exception as fault:
+            self._outlet.answered("retry" if isinstance(fault, RetryLater) else UNKNOWN, fault)
             self._postpone(fault)
             return
-        else:
-            _enter(outcomes, sent, batch, result)
-            if len(sent) > 1 and all(outcomes[item.seq].status == "retry" for item, _ in sent):
-                self._postpone(RetryLater("every event of the batch is asked for again"))
-                return
+        if len(sent) > 1 and all(outcomes[item.seq].status == "retry" for item, _ in sent):
+            self._postpone(RetryLater("every event of the batch is asked for again"))
+            return
         self._most = min(self._most * 2, self._bounds.batch_events)
         self._filling.over()
         self._queue.settle(lease, outcomes, clock.wall(), answer=result.answer,
                            pause=lambda tries: self._pause(tries + 1))  # fmt: skip
+        taken = (each.status in ("accepted", "duplicate") or each.reason == "unwanted" for each in outcomes.values())
+        if self.destination.heed is not None and any(taken):
+            await self._ask_policy()
 
-    def _batch(self, lease: Lease, sent: Sequence[tuple[Leased, bytes]]) -> Batch:
-        events = tuple(
+    async def _ask_policy(self) -> None:
+        """Once a day, right behind a batch or in the place of an unwanted one: does the receiver want less, or more?"""
+        name, now = self.destination.name, clock.wall()
+        known, asked = self._queue.policy(name)
+        if 0 <= now - asked < POLICY_SECONDS:
+            return
+        self._queue.ask_policy(name, now)  # first: nobody asks again today, whatever becomes of it
+        try:
+            policy = await self._outlet.policy(kept_policy(known).etag)
+        except Exception as fault:
+            log.debug("the policy of %s is not known: %r", name, fault)
+            return
+        if policy is not None:
+            self._queue.keep_policy(name, policy)
+
+    def _batch(self, lease: Lease, sent: Sequence[tuple[Leased, bytes]]) -> tuple[Batch, dict[str, list[str]]]:
+        """The batch and, where there is an audit, event name → the names of fields in its bodies."""
+        events: list[BatchEvent] = []
+        shapes: set[tuple[str, tuple[str, ...]]] = set()
+        for item, body in sent:
+            if self.destination.audit is None:
+                event_id = _ID.decode(body).event_id
+            else:
+                payload: dict[str, Any] = msgspec.json.decode(body)
+                event_id = payload.get("event_id", "")
+                shapes.add((item.row.event, tuple(payload)))
             # Where a renaming took the id away, a number of this machine's own tells the events apart.
-            BatchEvent(_ID.decode(body).event_id or str(item.seq), item.row.event, body, item.seq)
-            for item, body in sent
-        )
-        dropped = self._queue.drops(lease.destination)
-        return Batch(destination=lease.destination, events=events, epoch=self._queue.epoch, drops=dropped)
+            events.append(BatchEvent(event_id or str(item.seq), item.row.event, body, item.seq))
+        fields: dict[str, dict[str, None]] = {}
+        for event, names in sorted(shapes):
+            fields.setdefault(event, {}).update(dict.fromkeys(names))
+        epoch, drops = self._queue.account(lease.destination)
+        batch = Batch(destination=lease.destination, events=tuple(events), epoch=epoch, drops=drops)
+        return batch, {event: list(names) for event, names in fields.items()}
 
-    async def _report(self, batch: Batch) -> BatchResult:
-        """Where the reporter lives."""
-        if self._reporter is None:
-            self._reporter = self.destination.make()
-        return checked(await self._reporter.report_batch(batch))
+    def _entered(self) -> Entered:
+        queue, name = self._queue, self.destination.name
+        return Entered(queue.epoch, queue.acknowledged(name), queue.drops(name))
 
     def _pause(self, failures: int) -> float:
         return pause(failures, random.random(), self._bounds.pause_seconds)
@@ -274,22 +288,13 @@ class Worker:
         before = self._failed
         while self._failed - before < _FLUSH_FAILURES:
             wait = await self.step(hurry=True)
-            if wait is None or wait > _FLUSH_PAUSE or self._place.blocked:
+            if wait is None or wait > _FLUSH_PAUSE or self._outlet.blocked:
                 return
             await asyncio.sleep(min(wait, _FLUSH_LOOKS))
 
     async def close(self, seconds: float = EXIT_SECONDS) -> None:
         """Close the reporter, if there is one; give it so long."""
-        if self._place.used:
-            with suppress(Exception):
-                await self._place.call(self._dismiss, seconds)
-        self._place.close()
-
-    async def _dismiss(self) -> None:
-        """Where the reporter lives."""
-        reporter, self._reporter = self._reporter, None
-        if reporter is not None:
-            await reporter.close()
+        await self._outlet.close(seconds)
 
 
 def _enter(
@@ -303,6 +308,18 @@ def _enter(
     again = EventResult("", "retry")
     for (item, _), event in zip(sent, batch.events, strict=True):
         outcomes[item.seq] = by_id.get(event.event_id, again)
+
+
+def _by_status(
+    outcomes: Mapping[int, EventResult], sent: Sequence[tuple[Leased, bytes]], batch: Batch
+) -> dict[str, list[str]]:  # fmt: skip
+    """Status → ids of events, for the audit."""
+    found: dict[str, list[str]] = {}
+    for (item, _), event in zip(sent, batch.events, strict=True):
+        outcome = outcomes[item.seq]
+        aside = outcome.status == "rejected" and (outcome.reason or "").startswith(SET_ASIDE)
+        found.setdefault(SET_ASIDE if aside else outcome.status, []).append(event.event_id)
+    return found
 
 
 def _text(fault: Exception) -> str:

@@ -16,7 +16,7 @@ from ..history import SCHEMA_VERSION, SECOND
 _DAY = 86_400
 _RUNS = """
 SELECT command, state, duration_ms, {at} FROM event
-WHERE name = 'command_completed' AND command IS NOT NULL AND state IS NOT NULL AND {at} >= ?
+WHERE name = 'command_completed' AND command IS NOT NULL AND state IS NOT NULL AND {at} >= ? ORDER BY {at}
 """
 
 
@@ -56,7 +56,7 @@ def command_runs(history: Path, *, now: float, days: int, parts: int) -> list[Co
     start, length = now - days * _DAY, days * _DAY / parts
     states: dict[str, list[str]] = {}
     durations: dict[str, list[list[float]]] = {}
-    for command, state, duration, at in _read(history, start):
+    for command, state, duration, at in runs_since(history, start):
         states.setdefault(command, []).append(state)
         lists = durations.setdefault(command, [[] for _ in range(parts)])
         if state in ("success", "failed") and duration is not None:
@@ -65,7 +65,8 @@ def command_runs(history: Path, *, now: float, days: int, parts: int) -> list[Co
     return sorted(found, key=lambda each: (-each.runs, each.name))
 
 
-def _read(history: Path, start: float) -> list[tuple[str, str, float | None, int]]:
+def runs_since(history: Path, start: float) -> list[tuple[str, str, float | None, int]]:
+    """Command, state, milliseconds and second of every run since ``start``, the oldest first. Raises StorageError."""
     try:
         with closing(files.reading(history)) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()

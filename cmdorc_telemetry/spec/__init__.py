@@ -4,13 +4,15 @@ from .documents import CORE, dump_json, dump_toml, load_spec, parse_json, parse_
 from .model import Event, Operation, Outcome, TelemetrySpec, Workflow
 from .projection import project
 from .property import BASE, LEVELS, MASK, Level, Property, bucket_labels
-from .registry import TelemetryRegistry
+from .registry import SpecFile, TelemetryRegistry
 from .shapes import Body, Shapes, coerce, lower, masked_names, own_shape, shared_names, value_type, wire_shape
 from .versions import Version
+from .wishes import EVERYTHING, FIXED, Rule, Wishes, keep_policy, kept_policy, read_wishes, sampled
 
 __all__ = [
-    "BASE", "CORE", "LEVELS", "MASK", "Body", "Event", "Level", "Operation", "Outcome", "Property", "Shapes",
-    "TelemetryRegistry", "TelemetrySpec", "Version", "Workflow", "bucket_labels", "coerce", "dump_json", "dump_toml",
-    "load_spec", "lower", "masked_names", "own_shape", "parse_json", "parse_toml", "project", "shared_names",
+    "BASE", "CORE", "EVERYTHING", "FIXED", "LEVELS", "MASK", "Body", "Event", "Level", "Operation", "Outcome",
+    "Property", "Rule", "Shapes", "SpecFile", "TelemetryRegistry", "TelemetrySpec", "Version", "Wishes", "Workflow",
+    "bucket_labels", "coerce", "dump_json", "dump_toml", "keep_policy", "kept_policy", "load_spec", "lower",
+    "masked_names", "own_shape", "parse_json", "parse_toml", "project", "read_wishes", "sampled", "shared_names",
     "value_type", "wire_shape",
 ]  # fmt: skip

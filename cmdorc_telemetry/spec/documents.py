@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from .. import files
 from ..errors import SpecError
 from .model import TelemetrySpec
 
@@ -17,6 +18,8 @@ else:  # pragma: no cover - likewise
     import tomli as tomllib
 
 CORE = Path(__file__).with_name("core.telemetry.toml")
+MOST_BYTES = 1 << 20
+"""A spec is written by hand: what is larger is none."""
 
 
 def load_spec(path: str | Path) -> TelemetrySpec:
@@ -26,8 +29,15 @@ def load_spec(path: str | Path) -> TelemetrySpec:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as fault:
+        data = files.read(path, MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise SpecError(path, "", "is larger than 1 MiB")
+        text = data.decode()
+    except OSError as fault:
+        raise SpecError(path, "", f"cannot be read: {fault.strerror}") from None
+    except SpecError:
+        raise
+    except ValueError as fault:  # no text, or a name that no file can have
         raise SpecError(path, "", f"cannot be read: {fault}") from None
     if path.suffix == ".json":
         return parse_json(text, path)
@@ -42,6 +52,8 @@ def parse_toml(text: str, where: object) -> TelemetrySpec:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as fault:
         raise SpecError(where, "", f"is not valid TOML: {fault}") from None
+    except RecursionError:
+        raise SpecError(where, "", "is nested too deeply") from None
     if "origin" in table:
         raise SpecError(where, "origin", "unknown key", "no such key in TOML")
     return decode(table, TelemetrySpec, where, error=SpecError)

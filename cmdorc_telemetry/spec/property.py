@@ -26,6 +26,8 @@ _BOUNDS: dict[str, tuple[str, ...]] = {
     "bucket": ("edges",),
     "string": ("pattern", "max_length"),
 }
+_LONGEST = 1 << 20
+"""No string or list of an event is longer: msgspec could not check all that TOML can write."""
 NAME = re.compile(r"[A-Za-z$_][A-Za-z0-9$_.\-]{0,99}")
 WORD = r"[A-Za-z0-9][A-Za-z0-9._+\-]*"
 
@@ -93,6 +95,8 @@ class Property(Part, frozen=True, kw_only=True):
         for name in ("max_length", "max_items"):
             if (most := getattr(self, name)) is not None and most < 1:
                 raise ValueError(f"found {name} {most}; expected 1 or more")
+            if most is not None and most > _LONGEST:
+                raise ValueError(f"found {name} {most}; expected {_LONGEST} at most")
         for bound in (self.min, self.max, *self.edges):
             if bound is not None and not isfinite(bound):
                 raise ValueError(f"found the bound {bound}; expected a finite number")

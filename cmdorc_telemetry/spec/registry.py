@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import SpecError
 from .documents import CORE, load_spec
 from .model import Event, TelemetrySpec
 from .versions import Order, Version, order, same
+
+
+class SpecFile(NamedTuple):
+    """A spec file that a configuration names."""
+
+    path: Path
+    where: str
+    """The configuration."""
+    key: str
+    """The key in it."""
 
 
 class TelemetryRegistry:
@@ -16,17 +29,48 @@ class TelemetryRegistry:
     def __init__(self) -> None:
         self._specs: dict[tuple[str, Order], TelemetrySpec] = {}
         self._sources: dict[tuple[str, Order], str] = {}
+        self._sealed: frozenset[str] = frozenset()
+        self._files: set[str] = set()
+        self.refused: list[str] = []
+        """Which spec files were left out, and why."""
 
     @classmethod
     def with_core(cls) -> TelemetryRegistry:
-        """A registry that holds cmdorc's own spec."""
+        """A registry that holds cmdorc's own spec, which nobody else has another version of."""
         registry = cls()
         registry.register(load_spec(CORE), "cmdorc-telemetry")
+        registry.seal()
         return registry
+
+    def seal(self) -> None:
+        """From now on specs may be added, but no versions of those that are there."""
+        self._sealed = frozenset(spec.meta.name for spec in self)
+
+    def read(self, named: Iterable[SpecFile]) -> None:
+        """Add the specs of some files, each file once. Raises SpecError."""
+        for each in named:
+            try:
+                spec, real = load_spec(each.path), os.path.realpath(each.path)
+                if real not in self._files:
+                    self.register(spec, str(each.path))
+            except SpecError as fault:
+                raise SpecError(each.where, each.key, str(fault)) from None
+            self._files.add(real)
+
+    def try_reading(self, named: Iterable[SpecFile]) -> None:
+        """Likewise; what is broken, or declares what is declared, is left out and remembered."""
+        for each in named:
+            try:
+                self.read([each])
+            except SpecError as fault:
+                self.refused.append(f"{fault}. It is left out")
 
     def register(self, spec: TelemetrySpec, source: str) -> None:
         """Add ``spec``, which came from ``source``. Raises SpecError where it, or one of its events, is there."""
         key = (spec.meta.name, order(spec.meta.version))
+        if spec.meta.name in self._sealed:
+            first = next(source for (name, _), source in self._sources.items() if name == spec.meta.name)
+            raise SpecError(source, "meta.name", f"spec {spec.meta.name} is declared already, by {first}")
         if key in self._specs:
             raise SpecError(source, "meta.name", f"spec {spec.ref} is registered already, by {self._sources[key]}")
         for other in self._specs.values():

@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..types import Row, View
 from .file import SpoolFile
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Kind(NamedTuple):
@@ -34,10 +37,11 @@ class Kind(NamedTuple):
         """Whether a destination gets such events."""
         return view.wants(self.spec, self.event, self.shareable, self.source)
 
-    def row(self, at: int, private: bytes, shared: bytes | None) -> Row:
-        """An event of this kind."""
+    def row(self, at: int, private: bytes, shared: bytes | None, withheld: str | None) -> Row:
+        """An event of this kind, of what is stored of it."""
         return Row(spec=self.spec, event=self.event, version=self.version, at=at, generation=self.generation,
-                   source=self.source, rank=self.rank, private=private, shared=shared)  # fmt: skip
+                   source=self.source, rank=self.rank, private=private, shared=shared,
+                   withheld=json.loads(withheld) if withheld else _NOTHING)  # fmt: skip
 
 
 class Destinations(SpoolFile):
@@ -103,7 +107,8 @@ class Destinations(SpoolFile):
     def _abandon(self, db: sqlite3.Connection, view: View, reason: str) -> None:
         held = db.execute("DELETE FROM held WHERE destination=?", (view.name,)).rowcount
         self._drop(db, view.name, reason, held + self._waiting(db, view.name, self._takes(db, view)))
-        db.execute("UPDATE destination SET removed=1 WHERE name=?", (view.name,))
+        # What its receiver asked for goes, too: whoever is there next under this name is asked anew.
+        db.execute("UPDATE destination SET removed=1, policy='{}', policy_at=0 WHERE name=?", (view.name,))
 
     def _change(self, db: sqlite3.Connection, old: View, new: View) -> None:
         """It takes other events now: those no longer are dropped, those from now on are recorded."""
@@ -129,6 +134,12 @@ class Destinations(SpoolFile):
 
     def _kinds(self, db: sqlite3.Connection) -> dict[int, Kind]:
         return {row[0]: Kind(*row[1:]) for row in db.execute(f"SELECT id, {', '.join(Kind._fields)} FROM kind")}
+
+    def _kept(self, db: sqlite3.Connection, kind: Kind) -> int:
+        """The number of a kind, which is kept from now on."""
+        columns, values = ", ".join(Kind._fields), ",".join("?" * len(kind))
+        db.execute(f"INSERT INTO kind({columns}) VALUES({values}) ON CONFLICT DO NOTHING", kind)
+        return int(db.execute(f"SELECT id FROM kind WHERE ({columns}) = ({values})", kind).fetchone()[0])
 
     def _takes(self, db: sqlite3.Connection, view: View, kinds: Mapping[int, Kind] | None = None) -> str:
         """The condition, in SQL, that an event is for a destination."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -103,6 +104,11 @@ class Intake(Room):
             "INSERT INTO event(at, kind, private, shared) VALUES(?,?,?,?)",
             [(row.at, kind, row.private, row.shared) for row, kind in zip(rows, kinds, strict=True)],
         )
+        if any(row.withheld for row in rows):  # which is seldom: another column would cost all events
+            first = self._end(db) - len(rows) + 1
+            db.executemany("UPDATE event SET withheld=? WHERE seq=?",
+                           [(json.dumps(dict(row.withheld)), seq) for seq, row in enumerate(rows, first)
+                            if row.withheld])  # fmt: skip
         db.execute("UPDATE stored SET events=events+?", (len(rows),))
         return Counter(kinds)
 
@@ -111,10 +117,8 @@ class Intake(Room):
     ) -> int:  # fmt: skip
         """The row of ``kind`` of such events. A source that nobody ``asked`` for is left out: there are too many."""
         spec, event, version, generation, source, rank = kind
-        found = Kind(spec, event, version, generation, source if source in asked else "", rank, shareable)
-        columns, values = ", ".join(Kind._fields), ",".join("?" * len(found))
-        db.execute(f"INSERT INTO kind({columns}) VALUES({values}) ON CONFLICT DO NOTHING", found)
-        return int(db.execute(f"SELECT id FROM kind WHERE ({columns}) = ({values})", found).fetchone()[0])
+        kept = source if source in asked else ""
+        return self._kept(db, Kind(spec, event, version, generation, kept, rank, shareable))
 
     def _count(
         self, db: sqlite3.Connection, views: Sequence[View], numbers: Mapping[int, int], lost: Mapping[str, int]

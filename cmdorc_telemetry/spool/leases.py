@@ -13,7 +13,7 @@ from ..types import DropReason, EventResult, Lease, Leased, View
 from .destinations import Destinations
 
 _UNNAMED = EventResult("", "retry")
-_REASONS: tuple[DropReason, ...] = ("withdrawn-consent", "over-size")
+_REASONS: tuple[DropReason, ...] = ("withdrawn-consent", "over-size", "unwanted")
 """Those for which delivery itself gives an event up."""
 
 
@@ -72,19 +72,19 @@ class Leases(Destinations):
         """What is due again, the longest first, then what is behind the cursor."""
         kinds = self._kinds(db)
         again = (
-            "SELECT seq, at, kind, private, shared, tries FROM held JOIN event USING(seq) "
+            "SELECT seq, at, kind, private, shared, withheld, tries FROM held JOIN event USING(seq) "
             "WHERE destination=? AND state='retry' AND next_try{}? ORDER BY next_try, seq"
         )
         due = db.execute(again.format("<="), (view.name, now))
         odd = db.execute(again.format(">"), (view.name, self._latest(now)))
         new = db.execute(
-            "SELECT seq, at, kind, private, shared, 0 FROM event "
+            "SELECT seq, at, kind, private, shared, withheld, 0 FROM event "
             f"WHERE seq>? AND {self._takes(db, view, kinds)} ORDER BY seq",
             (cursor,),
         )
         for found in (due, odd, new):
-            for seq, at, number, private, shared, tries in found:
-                yield Leased(seq, kinds[number].row(at, private, shared), tries)
+            for seq, at, number, private, shared, withheld, tries in found:
+                yield Leased(seq, kinds[number].row(at, private, shared, withheld), tries)
 
     # -- what became of them --------------------------------------------------------------------------------------
 
@@ -187,18 +187,10 @@ class Leases(Destinations):
         rows = self._ask("SELECT mark FROM destination WHERE name=?", (name,))
         return float(rows[0][0]) if rows else 0.0
 
-    def drops(self, name: str) -> dict[str, int]:
-        """What a destination lost so far, by reason; never less than before, as long as the epoch is the same.
-
-        What journals lost before the destination was there is among it, unless it takes one journal's events only.
-        """
-        rows = self._ask(
-            "SELECT reason, max(n) FROM (SELECT reason, n FROM dropped WHERE destination=? UNION ALL "
-            "SELECT reason, n FROM lost WHERE NOT EXISTS "
-            "(SELECT 1 FROM destination WHERE name=? AND source IS NOT NULL)) GROUP BY 1",
-            (name, name),
-        )
-        return dict(rows)
+    def acknowledged(self, name: str) -> int:
+        """How many events a destination acknowledged so far."""
+        rows = self._ask("SELECT acked FROM destination WHERE name=?", (name,))
+        return int(rows[0][0]) if rows else 0
 
     def backlog(self, name: str, most: int) -> tuple[int, int, float]:
         """How many events (of ``most`` at most), how many bytes and since when wait behind a destination's cursor.

@@ -36,6 +36,11 @@ class Ledgers(Destinations):
             for name, recorded, acked, failures, next_try, last_report, last_error, answer, removed in found
         }  # fmt: skip
 
+    def identities(self, since: float) -> dict[str, str]:
+        """Where each destination of the configuration leads, and those removed that took anything after ``since``."""
+        return dict(self._ask("SELECT name, identity FROM destination WHERE owner IS NULL AND "
+                              "(NOT removed OR last_report >= ?)", (since,)))  # fmt: skip
+
     def withheld(self) -> dict[str, int]:
         """Shared bodies that the gate held back, by reason."""
         return dict(self._ask("SELECT reason, n FROM withheld"))
@@ -68,6 +73,28 @@ class Ledgers(Destinations):
         """The newest event that is still stored: of that name, if one is given; with a shared body, if asked for."""
         return self._row("kind.event=coalesce(?, kind.event) AND (shareable OR NOT ?)", (event, shared))
 
+    def next(self, name: str, count: int) -> list[Row]:
+        """The first events that wait to be sent to a destination, at most ``count``; none that was set aside."""
+        with self._transaction("DEFERRED"):
+            view, kinds = self._views(self._db).get(name), self._kinds(self._db)
+            if view is None:
+                return []
+            rows = self._db.execute(
+                "SELECT kind, at, private, shared, withheld FROM event WHERE seq > (SELECT cursor FROM destination "
+                f"WHERE name=?) AND {self._takes(self._db, view, kinds)} OR seq IN (SELECT seq FROM held "
+                "WHERE destination=? AND state='retry') ORDER BY seq LIMIT ?", (name, name, count),
+            ).fetchall()  # fmt: skip
+        return [kinds[kind].row(*stored) for kind, *stored in rows]
+
+    def anonymized(self) -> dict[tuple[str, str, str], int]:
+        """Event, field and the anonymizer that withheld it → in how many of the events that are still stored."""
+        found: dict[tuple[str, str, str], int] = {}
+        for event, withheld, count in self._ask("SELECT event, withheld, count(*) FROM event JOIN kind ON kind=kind.id "
+                                                "WHERE withheld IS NOT NULL GROUP BY 1, 2"):  # fmt: skip
+            for name, plugin in json.loads(withheld).items():
+                found[event, name, plugin] = found.get((event, name, plugin), 0) + count
+        return found
+
     def row(self, seq: int) -> Row | None:
         """The event of that number; None where it is not stored any more."""
         return self._row("seq=?", (seq,))
@@ -75,9 +102,9 @@ class Ledgers(Destinations):
     def _row(self, condition: str, values: tuple[object, ...]) -> Row | None:
         """The last of the events that meet ``condition``."""
         columns = ", ".join(f"kind.{name}" for name in Kind._fields)
-        rows = self._ask(f"SELECT at, private, shared, {columns} FROM event JOIN kind ON kind=kind.id "
+        rows = self._ask(f"SELECT at, private, shared, withheld, {columns} FROM event JOIN kind ON kind=kind.id "
                          f"WHERE {condition} ORDER BY seq DESC LIMIT 1", values)  # fmt: skip
         if not rows:
             return None
-        at, private, body, *kind = rows[0]
-        return Kind(*kind).row(at, private, body)
+        at, private, body, withheld, *kind = rows[0]
+        return Kind(*kind).row(at, private, body, withheld)

@@ -6,9 +6,10 @@ Where there is no room for all, the events of the lowest rank go first, and of t
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import suppress
 
-from ..types import DropReason
+from ..types import DropReason, View
 from .destinations import Destinations
 
 _DAY = 86_400.0
@@ -44,7 +45,7 @@ class Room(Destinations):
             with suppress(sqlite3.Error):  # no room for it now, or somebody else is at work
                 self._db.execute("VACUUM")
 
-    def _remember(self, db: sqlite3.Connection, key: str, value: float) -> None:
+    def _remember(self, db: sqlite3.Connection, key: str, value: float | str) -> None:
         db.execute("INSERT INTO meta VALUES(?,?) ON CONFLICT DO UPDATE SET value=excluded.value", (key, str(value)))
 
     # -- where there is no room for all ---------------------------------------------------------------------------
@@ -89,14 +90,18 @@ class Room(Destinations):
         db.execute("DELETE FROM temp.gone")
         db.execute(query, values)
 
-    def _expel(self, db: sqlite3.Connection, reason: DropReason) -> None:
-        """Delete the events on the list, counted for each destination that waits for them."""
+    def _give_up(self, db: sqlite3.Connection, reason: DropReason, views: Iterable[View]) -> None:
+        """Count the events on the list as dropped, for each of these destinations that waits for them."""
         kinds = self._kinds(db)
-        for name, view in self._views(db).items():
-            chosen = "seq IN (SELECT seq FROM temp.gone)"
+        for view in views:
+            name, chosen = view.name, "seq IN (SELECT seq FROM temp.gone)"
             held = db.execute(f"DELETE FROM held WHERE destination=? AND {chosen}", (name,)).rowcount
             cursor = "(SELECT cursor FROM destination WHERE name=?)"
             query = f"SELECT count(*) FROM temp.gone WHERE seq > {cursor} AND {self._takes(db, view, kinds)}"
             self._drop(db, name, reason, held + db.execute(query, (name,)).fetchone()[0])
+
+    def _expel(self, db: sqlite3.Connection, reason: DropReason) -> None:
+        """Delete the events on the list, counted for each destination that waits for them."""
+        self._give_up(db, reason, self._views(db).values())
         gone = db.execute("DELETE FROM event WHERE seq IN (SELECT seq FROM temp.gone)").rowcount
         db.execute("UPDATE stored SET events=events-?", (gone,))

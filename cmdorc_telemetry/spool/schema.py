@@ -13,13 +13,13 @@ from pathlib import Path
 
 from ..errors import newer
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _EVENTS = """
 CREATE TABLE kind(id INTEGER PRIMARY KEY, spec TEXT NOT NULL, event TEXT NOT NULL, version INTEGER NOT NULL,
     generation TEXT NOT NULL, source TEXT NOT NULL, rank INTEGER NOT NULL, shareable INTEGER NOT NULL,
     UNIQUE(spec, event, version, generation, source, rank, shareable));
 CREATE TABLE event(seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind INTEGER NOT NULL,
-    private BLOB NOT NULL, shared BLOB);
+    private BLOB NOT NULL, shared BLOB, withheld TEXT);
 CREATE TABLE stored(events INTEGER NOT NULL);
 CREATE TABLE held(seq INTEGER, destination TEXT, state TEXT NOT NULL, tries INTEGER NOT NULL, next_try REAL NOT NULL,
     reason TEXT NOT NULL, PRIMARY KEY(seq, destination)) WITHOUT ROWID;
@@ -34,7 +34,8 @@ CREATE TABLE destination(name TEXT PRIMARY KEY, audience TEXT NOT NULL, identity
     cursor INTEGER NOT NULL, recorded INTEGER NOT NULL DEFAULT 0, acked INTEGER NOT NULL DEFAULT 0,
     mark REAL NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL DEFAULT 0,
     last_report REAL NOT NULL DEFAULT 0, last_error TEXT NOT NULL DEFAULT '', answer TEXT NOT NULL DEFAULT '{}',
-    owner TEXT, removed INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+    owner TEXT, removed INTEGER NOT NULL DEFAULT 0, policy TEXT NOT NULL DEFAULT '{}',
+    policy_at REAL NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE dropped(destination TEXT, reason TEXT, n INTEGER NOT NULL, PRIMARY KEY(destination, reason)) WITHOUT ROWID;
 CREATE TABLE withheld(reason TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 """
@@ -56,6 +57,14 @@ INSERT INTO held(seq, destination, state, tries, next_try, reason)
 INSERT INTO lost SELECT reason, max(n) FROM dropped WHERE reason IN ('storage-failed', 'corrupt') GROUP BY reason;
 DROP TABLE held_1;
 DROP TABLE event_1;
+"""
+# Version 2 did not know what anonymizers removed, nor what receivers ask less of.
+_POLICY = """
+ALTER TABLE destination ADD COLUMN policy TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE destination ADD COLUMN policy_at REAL NOT NULL DEFAULT 0;
+"""
+_FROM_2 = """
+ALTER TABLE event ADD COLUMN withheld TEXT;
 """
 _TABLES = {"meta", "segment", "event", "destination", "held", "dropped", "withheld"}
 """Those of every version."""
@@ -85,7 +94,8 @@ def bring_up_to_date(db: sqlite3.Connection, version: int) -> str:
 def _change(db: sqlite3.Connection, version: int) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
-        script = _FROM_1.replace("-- new tables --\n", _EVENTS.lstrip()) if version else _SCHEMA + _EVENTS
+        from_1 = _FROM_1.replace("-- new tables --\n", _EVENTS.lstrip()) + _POLICY
+        script = (_SCHEMA + _EVENTS, from_1, _FROM_2 + _POLICY)[version]
         for statement in script.split(";\n"):
             db.execute(statement)
         if version == 0:

@@ -22,10 +22,10 @@ from click.testing import CliRunner, Result
 from cmdorc_telemetry import CompletedRun, Session, Telemetry, Trigger
 from cmdorc_telemetry.cli import telemetry as group
 from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.policy import CI_VARIABLES
 
 DEADLINE = 20.0
-_SAID = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "BUILDKITE", "CIRCLECI", "TF_BUILD", "JENKINS_URL", "TEAMCITY_VERSION",
-         "TRAVIS", "APPVEYOR", "DO_NOT_TRACK", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "CMDORC_TELEMETRY",
+_SAID = (*CI_VARIABLES, "DO_NOT_TRACK", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "CMDORC_TELEMETRY",
          "CMDORC_TELEMETRY_CONFIG")  # fmt: skip
 
 RUN = CompletedRun(run_id="r", command_name="Tests", state="success", duration=3.5)
@@ -164,6 +164,11 @@ class Terminal:
         before, _, self.shown = self.shown.partition(question)
         self.before = before
         os.write(self._master, answer.encode())
+
+    def hang_up(self) -> int:
+        """Close the terminal; the exit code."""
+        os.close(self._master)
+        return self.process.wait(DEADLINE)
 
     def end(self) -> int:
         """Wait for the end; the exit code."""

@@ -259,7 +259,7 @@ def test_a_destination_that_waits_for_a_yes_is_no_failure(jotting) -> None:
     jotting.config('[telemetry]\nplugins = ["jot"]\n[telemetry.to.jot]\n[telemetry.to.new]\nplugin = "jot"\n')
     jotting.record()
     result = jotting("flush")
-    assert result.stderr == "new: waits for your yes: telemetry opt-in\n"
+    assert result.stderr == "new: waits for your yes: telemetry review\n"
     assert set(ledgers(result.stdout)) == {"history", "jot"}
 
 

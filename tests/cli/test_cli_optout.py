@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cmdorc_telemetry import NoopReporter, Telemetry
-from cmdorc_telemetry.cli import erasure, optout
+from cmdorc_telemetry.cli import erase, erasure, optout
+from cmdorc_telemetry.cli import telemetry as group
 from cmdorc_telemetry.config import read_table
 from cmdorc_telemetry.consent import CORE_SPEC, Grant, load_consent, save_grant
+from cmdorc_telemetry.erasure import load_owed
 from cmdorc_telemetry.files import FileLock
-from cmdorc_telemetry.identity import load_identity
+from cmdorc_telemetry.identity import load_identity, stored_identity
+
+from ..model.tracer import SUPPORTED, run_until
 
 SERVER = """
 import asyncio
 from msgspec import Struct
 from cmdorc_telemetry import TelemetryReporter, hookimpl
-from cmdorc_telemetry.errors import RetryLater
+from cmdorc_telemetry.errors import Rejected, RetryLater
 
 class Server(TelemetryReporter):
     class Settings(Struct):
         erases: str = "yes"
+        endpoint: str = ""
 
     async def report(self, event, payload):
         with open("sent.txt", "a") as file:
@@ -40,17 +52,25 @@ class Server(TelemetryReporter):
                 raise SystemExit("bye\\nbye")
             case "later":
                 raise RetryLater("come back")
+            case "never":
+                raise Rejected("it has no such thing (404)")
             case "sleeps":
                 await asyncio.sleep(60)
             case "hangs":
                 import time
-                time.sleep(60)
+                time.sleep(5)
         return True
 
 @hookimpl
 def telemetry_reporters():
     return [Server]
 """
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy this machine is, the next command hears the answer."""
+    monkeypatch.setattr(erase, "RETRY_SECONDS", 20.0)
 
 
 def serve(machine, *settings: str) -> str:
@@ -78,6 +98,7 @@ def test_everything_goes_but_configuration_and_decision(machine) -> None:
     assert lines[0] == "Telemetry is off. Nothing is recorded."
     root = machine.home.root
     assert f"deleted  {machine.home.journal} (1 segment)" in lines
+    assert f"deleted  {machine.home.audit} (1 file)" in lines
     for name in ("telemetry/spool.db", "telemetry/history.db", "telemetry_install_id", "telemetry_salt"):
         assert f"deleted  {root / name}" in lines
     assert set(machine.files()) == {"config.toml", "telemetry/consent.toml"}
@@ -101,10 +122,22 @@ def test_every_file_beside_the_databases_goes_and_what_is_unknown_stays(machine)
         (home.journal / name).write_bytes(b"")
     home.locks.mkdir()
     (home.locks / "code-1.owner").write_bytes(b"")
+    home.audit.mkdir()
+    for name in ("http.jsonl", "http.1.jsonl", "code-12ab.jsonl", "notes.txt"):
+        (home.audit / name).write_bytes(b"")
+    written = (".telemetry_salt.0123abcd", ".telemetry_install_id.0123abcd", "telemetry/.erasure.toml.0123abcd",
+               "telemetry/.consent.toml.0123abcd", "telemetry/erasure.toml.corrupt-12",
+               "telemetry_salt.corrupt-12")  # fmt: skip
+    for name in (*written, ".telemetry_salt.mine", "telemetry/.notes.toml.0123abcd"):
+        (home.root / name).write_bytes(b"")
     lines = machine("opt-out").stdout.splitlines()
     assert f"deleted  {home.journal} (5 segments)" in lines
     assert f"deleted  {home.telemetry}/spool.db.corrupt-1234" in lines
-    assert set(machine.files()) == {"config.toml", "telemetry/consent.toml", "telemetry/journal/notes.txt"}
+    assert f"deleted  {home.audit} (3 files)" in lines
+    assert set(machine.files()) == {
+        "config.toml", "telemetry/consent.toml", "telemetry/journal/notes.txt", "telemetry/audit/notes.txt",
+        ".telemetry_salt.mine", "telemetry/.notes.toml.0123abcd",
+    }  # fmt: skip
 
 
 def test_where_nobody_decided_the_no_is_recorded(machine) -> None:
@@ -141,16 +174,37 @@ def test_local_only_asks_nobody(machine) -> None:
     assert set(machine.files()) == {"config.toml", "telemetry/consent.toml"}
 
 
-def test_what_did_not_confirm_is_told_with_the_id_and_all_is_deleted_still(machine) -> None:
-    install = serve(machine, "no", "raises", "later", "yes")
+def left_over(machine) -> dict[str, tuple[str, ...]]:
+    """Ids that are to be erased → the destinations that have not confirmed."""
+    return {each.install_id: tuple(each.destinations) for each in load_owed(machine.home)}
+
+
+KEPT = """\
+Kept is only the id that is to be erased, and where. Each telemetry command asks again.
+  telemetry erase           asks now
+  telemetry erase --forget  drops even that
+"""
+OFF = {"config.toml", "telemetry/consent.toml"}
+OWING = {*OFF, "telemetry/erasure.toml", "telemetry/erasure.lock"}
+
+
+def test_what_did_not_confirm_is_told_and_kept_and_all_else_is_deleted(machine) -> None:
+    install = serve(machine, "no", "raises", "later", "yes", "never")
     result = machine("opt-out", code=1)
-    assert result.stderr.splitlines() == [
-        f"s0: did not confirm that it erased this install. The install was {install}",
-        f"s1: did not erase: SystemExit: bye bye. The install was {install}",
-        f"s2: did not erase: come back. The install was {install}",
-        "s3: erased what it held of this install",
-    ]
-    assert set(machine.files()) == {"config.toml", "telemetry/consent.toml"}
+    assert (
+        result.stderr
+        == (
+            "s0: did not confirm that it erased this install\n"
+            "s1: not confirmed: SystemExit: bye bye\n"
+            "s2: not confirmed: come back\n"
+            "s3: erased what it held of this install\n"
+            "s4: it has no such thing (404)\n"
+        )
+        + KEPT
+    )
+    assert left_over(machine) == {install: ("s0", "s1", "s2")}
+    assert set(machine.files()) == OWING
+    assert stat.S_IMODE(machine.home.erasure.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("how", ["sleeps", "hangs"])
@@ -158,8 +212,9 @@ def test_a_server_that_does_not_answer_is_left_behind(machine, monkeypatch: pyte
     install = serve(machine, how)
     monkeypatch.setattr(erasure, "ERASE_SECONDS", 0.1)
     result = machine("opt-out", code=1)
-    assert result.stderr == f"s0: gave no answer in time. The install was {install}\n"
-    assert set(machine.files()) == {"config.toml", "telemetry/consent.toml"}
+    assert result.stderr == f"s0: gave no answer in time\n{KEPT}"
+    assert left_over(machine) == {install: ("s0",)}
+    assert set(machine.files()) == OWING
 
 
 def test_a_reporter_that_cannot_erase_says_so(machine) -> None:
@@ -175,8 +230,32 @@ def test_a_destination_whose_plugin_is_gone_cannot_be_asked(machine) -> None:
     machine.home.config.write_text(text.replace('plugins = ["server"]', "plugins = []"))
     result = machine("opt-out", code=1)
     assert result.stderr == (
-        f"s0: could not be asked: plugin server is not enabled. The install was {install}\n"
+        f"s0: cannot be asked: plugin server is not enabled: telemetry enable server\n{KEPT}"
     )  # fmt: skip
+    assert left_over(machine) == {install: ("s0",)}
+    assert machine("enable", "server").stderr == "s0: erased what it held of this install\n"
+    assert (machine.work / "erased.txt").read_text() == f"{install}\n"
+
+
+def test_a_destination_that_is_gone_from_the_configuration_is_named_and_where_it_led(machine) -> None:
+    install = serve(machine, "yes", "yes")
+    machine.config('[telemetry]\nplugins = ["server"]\n[telemetry.to.s1]\nplugin = "server"\nerases = "yes"\n')
+    result = machine("opt-out", code=1)
+    assert result.stderr == (
+        f"s0: cannot be asked: it is not in {machine.home.config} any more (it was server)\n"
+        f"s1: erased what it held of this install\n{KEPT}"
+    )
+    assert left_over(machine) == {install: ("s0",)}
+
+
+def test_a_destination_that_took_nothing_of_this_id_is_not_asked_for_long(machine) -> None:
+    """Removed before the id was made: what is kept of it in the spool is of another time."""
+    serve(machine, "yes", "yes")
+    machine.config('[telemetry]\nplugins = ["server"]\n[telemetry.to.s1]\nplugin = "server"\nerases = "yes"\n')
+    machine.opt_in()
+    soon = time.time() + 5
+    os.utime(machine.home.install_id, (soon, soon))
+    assert machine("opt-out").stderr == "s1: erased what it held of this install\n"
 
 
 def test_nobody_is_told_of_this_install_who_was_not_agreed_to(machine) -> None:
@@ -196,7 +275,7 @@ def test_an_install_id_that_cannot_be_read(machine) -> None:
     serve(machine, "yes")
     machine.home.install_id.write_text("???")
     result = machine("opt-out", code=1)
-    assert result.stderr.startswith("nobody could be asked to erase this install: ")
+    assert result.stderr.startswith("error: nobody can be asked to erase this install: ")
     assert not machine.home.install_id.exists()
 
 
@@ -230,14 +309,26 @@ def test_a_batch_on_its_way_is_waited_for(machine) -> None:
     assert (machine.work / "erased.txt").exists()
 
 
-def test_a_sender_that_does_not_end_does_not_stop_it(machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    serve(machine, "yes")
+def test_who_still_sends_is_not_asked_before_that_is_over(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would make the install there anew. Its lock stays: the next command has to find it."""
+    install = serve(machine, "yes")
     monkeypatch.setattr(optout, "SENDING_SECONDS", 0.05)
+    monkeypatch.setattr(optout, "_TELL_SECONDS", 0.02)
+    monkeypatch.setattr(erasure, "ERASE_SECONDS", 0.2)
     lock = FileLock(machine.home.locks / "s0.lock")
     assert lock.acquire(wait=False)
-    machine("opt-out")
+    result = machine("opt-out", code=1)
+    assert result.stderr == (
+        "A batch is on its way: waiting until it has arrived.\n"
+        f"s0: is not asked yet: a batch is still on its way to it\n{KEPT}"
+    )
+    assert set(machine.files()) == {*OWING, "telemetry/locks/s0.lock"}
+    assert not (machine.work / "erased.txt").exists()
+    machine("erase", code=1)
+    assert not (machine.work / "erased.txt").exists()
     lock.release()
-    assert (machine.work / "erased.txt").exists()
+    assert machine("erase").stdout == "Nothing is left to be erased.\n"
+    assert (machine.work / "erased.txt").read_text() == f"{install}\n"
 
 
 def test_a_running_program_stops(machine) -> None:
@@ -291,9 +382,74 @@ def test_a_local_file_below_the_home_directory(machine, monkeypatch: pytest.Monk
     machine("flush")
     assert (machine.folder / "events.jsonl").exists()
     result = machine("opt-out")
-    assert result.stderr == "file: erased what it held of this install\n"
+    assert result.stderr == ""
+    assert "deleted  ~/events.jsonl\n" in result.stdout
     assert not (machine.folder / "events.jsonl").exists()
     assert "deleted  ~/home/telemetry_salt\n" in result.stdout
+
+
+@pytest.mark.parametrize("audience", ["shared", "private"])
+def test_a_file_of_another_name_is_deleted_like_the_local_file(machine, audience: str) -> None:
+    target = machine.folder / "mine.jsonl"
+    machine.config(
+        '[telemetry]\nplugins = ["file"]\n[telemetry.to.mine]\nplugin = "file"\n'
+        f'path = "{target}"\naudience = "{audience}"\n'
+    )
+    machine.opt_in()
+    machine.record()
+    machine("flush")
+    assert target.exists()
+    assert f"deleted  {target}\n" in machine("opt-out", "--local-only").stdout
+    assert list(machine.folder.glob("mine*")) == []
+
+
+def test_a_file_that_a_variable_named_is_told_of_where_it_names_none(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = machine.folder / "mine.jsonl"
+    monkeypatch.setenv("WHERE", str(target))
+    machine.config('[telemetry]\nplugins = ["file"]\n[telemetry.to.mine]\nplugin = "file"\npath_env = "WHERE"\n')
+    machine.opt_in()
+    machine.record()
+    machine("flush")
+    monkeypatch.delenv("WHERE")
+    result = machine("opt-out", code=1)
+    assert "telemetry.to.mine.path_env: 'WHERE' is not set" in result.stderr
+    assert result.stderr.endswith("The file of 'mine' stays: nobody knows which it is\n")
+    assert target.exists()
+
+
+def test_a_file_destination_without_a_file(machine) -> None:
+    machine.config('[telemetry]\n[telemetry.to.mine]\nplugin = "file"\n')
+    machine.opt_in()
+    assert machine("opt-out").stderr == ""
+
+
+def test_an_id_that_was_never_made_is_nobodys_to_erase(machine) -> None:
+    serve(machine, "yes")
+    machine.home.install_id.unlink()
+    assert machine("opt-out").stderr == ""
+    assert not (machine.work / "erased.txt").exists()
+
+
+def test_a_file_that_was_never_agreed_to_is_somebody_elses(machine) -> None:
+    target = machine.folder / "thesis.txt"
+    target.write_text("a thesis")
+    machine.config(f'[telemetry]\nplugins = ["file"]\nlocal_file = "{target}"\n')
+    machine("opt-out")
+    machine.config("")
+    machine.opt_in()
+    machine.config(f'[telemetry]\nplugins = ["file"]\nlocal_file = "{target}"\n')
+    machine("opt-out")
+    assert target.read_text() == "a thesis"
+
+
+def test_a_path_of_another_plugin_is_none_of_ours(machine) -> None:
+    target = machine.folder / "thesis.txt"
+    target.write_text("a thesis")
+    machine.plugin("server", SERVER.replace("endpoint: str", "path: str"))
+    machine.config(f'[telemetry]\nplugins = ["server"]\n[telemetry.to.file]\nplugin = "server"\npath = "{target}"\n')
+    machine.opt_in()
+    assert machine("opt-out").stderr == "file: erased what it held of this install\n"
+    assert target.read_text() == "a thesis"
 
 
 def test_a_local_file_that_is_none(machine) -> None:
@@ -315,9 +471,21 @@ def test_a_configuration_that_cannot_be_read_does_not_stand_in_the_way(machine) 
     machine.home.config.write_text("[telemetry\n")
     result = machine("opt-out", code=1)
     assert result.stderr.startswith(f"error: {machine.home.config}: is not valid TOML")
-    assert result.stderr.endswith("It is left as it is; no server was asked to erase anything\n")
+    assert "It is left as it is; no server can be asked to erase anything until it is right" in result.stderr
     assert machine.files()["config.toml"] == b"[telemetry\n"
     assert set(machine.files()) == {"config.toml", "telemetry/consent.toml"}
+
+
+def test_where_the_configuration_is_wrong_servers_are_asked_when_it_is_right(machine) -> None:
+    install = serve(machine, "yes")
+    text = machine.home.config.read_text()
+    machine.home.config.write_text("[telemetry\n")
+    machine("opt-out", code=1)
+    assert left_over(machine) == {install: ("s0",)}
+    assert set(machine.files()) == OWING
+    assert machine("status", code=2).stderr.count("\n") == 1  # says what is wrong once
+    machine.home.config.write_text(text)
+    assert machine("status").stderr == "s0: erased what it held of this install\n"
 
 
 def test_a_decision_that_cannot_be_read_is_replaced(machine) -> None:
@@ -327,6 +495,179 @@ def test_a_decision_that_cannot_be_read_is_replaced(machine) -> None:
     consent = load_consent(machine.home)
     assert consent is not None
     assert not consent.grants[CORE_SPEC].record
+
+
+def test_without_the_decision_the_spool_knows_who_was_agreed_to(machine) -> None:
+    serve(machine, "yes")
+    machine.home.consent.write_text("???")
+    assert machine("opt-out").stderr == "s0: erased what it held of this install\n"
+
+
+def test_without_the_spool_the_decision_knows_who_was_agreed_to(machine) -> None:
+    serve(machine, "yes")
+    machine.home.spool.write_text("???")
+    assert machine("opt-out").stderr == "s0: erased what it held of this install\n"
+
+
+def test_what_an_operator_allowed_is_erased_too(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.plugin("server", SERVER)
+    machine.config('[telemetry]\nplugins = ["server"]\n')
+    with monkeypatch.context() as patch:
+        patch.setenv("CMDORC_TELEMETRY", "minimal")
+        machine.record()
+        machine("flush")
+    assert (machine.work / "sent.txt").exists()
+    assert machine("opt-out").stderr == "server: erased what it held of this install\n"
+
+
+def test_a_note_that_cannot_be_written_ends_it_before_anything_changed(machine) -> None:
+    serve(machine, "yes")
+    before = machine.files()
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {machine.home.erasure} cannot be written: File too large\n"
+    for name in (
+        "config.toml",
+        "telemetry_install_id",
+        "telemetry_salt",
+        "telemetry/consent.toml",
+        "telemetry/spool.db",
+    ):
+        assert machine.files()[name] == before[name]
+    assert not (machine.work / "erased.txt").exists()
+
+
+LIMITED = """
+import resource
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+from cmdorc_telemetry.cli import telemetry
+try:
+    telemetry(["opt-out"])
+finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+"""
+
+
+def test_a_note_that_cannot_be_read_makes_way(machine) -> None:
+    serve(machine, "yes")
+    machine.home.erasure.write_text("???")
+    result = machine("opt-out")
+    assert result.stderr.startswith(f"warning: {machine.home.erasure} was moved to {machine.home.erasure}.corrupt-")
+    assert result.stderr.endswith("s0: erased what it held of this install\n")
+    assert set(machine.files()) == OFF
+
+
+# -- cut short ----------------------------------------------------------------------------------------------------
+
+
+class Running:
+    """``opt-out`` in a process of its own, with a server that was told to let it wait."""
+
+    def __init__(self, *command: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cmdorc_telemetry", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def interrupted_when(self, reached: Callable[[], bool]) -> tuple[int, str, str]:
+        """Ctrl-C as soon as it got so far: the exit code, and what it wrote."""
+        deadline = time.monotonic() + 20
+        while not reached():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        self.process.send_signal(signal.SIGINT)
+        output, errors = self.process.communicate(timeout=20)
+        return self.process.returncode, output, errors
+
+
+def test_ctrl_c_while_servers_are_asked_leaves_the_no_and_the_note(machine) -> None:
+    install = serve(machine, "yes", "sleeps")
+    asked = machine.work / "erased.txt"
+    code, output, errors = Running("opt-out").interrupted_when(
+        lambda: asked.exists() and len(asked.read_text().split()) == 2 and left_over(machine) == {install: ("s1",)}
+    )
+    assert code == 130
+    assert output.startswith("Telemetry is off. Nothing is recorded.\ndeleted  ")
+    assert errors.startswith("Interrupted.\nKept is only the id")
+    assert left_over(machine) == {install: ("s1",)}
+    assert set(machine.files()) == OWING
+
+
+def test_ctrl_c_while_a_batch_is_waited_for_deletes_still_and_asks_later(machine) -> None:
+    install = serve(machine, "yes")
+    lock = FileLock(machine.home.locks / "s0.lock")
+    assert lock.acquire(wait=False)
+    running = Running("opt-out")
+    assert running.process.stderr is not None
+    assert running.process.stderr.readline() == "A batch is on its way: waiting until it has arrived.\n"
+    code, output, errors = running.interrupted_when(lambda: True)
+    lock.release()
+    assert code == 130
+    assert output.startswith("Telemetry is off. Nothing is recorded.\ndeleted  ")
+    assert errors.startswith("Interrupted.\n")
+    assert left_over(machine) == {install: ("s0",)}
+    assert set(machine.files()) == {*OWING, "telemetry/locks/s0.lock"}
+    assert not (machine.work / "erased.txt").exists()
+
+
+def test_ctrl_c_where_nobody_is_to_be_asked(machine) -> None:
+    serve(machine, "yes")
+    with FileLock(machine.home.locks / "s0.lock"):
+        running = Running("opt-out", "--local-only")
+        assert running.process.stderr is not None
+        assert running.process.stderr.readline() == "A batch is on its way: waiting until it has arrived.\n"
+        code, _, errors = running.interrupted_when(lambda: True)
+    assert (code, errors) == (130, "Interrupted.\n")
+    assert left_over(machine) == {}
+
+
+@pytest.mark.skipif(not SUPPORTED, reason="ptrace is Linux's, and the calls are numbered by processor")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.timeout(600)
+def test_killed_at_any_moment_it_can_be_run_again_or_the_note_is_there(
+    machine, capfd: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """`make model-test` kills at every system call; the suite at some."""
+    serve(machine, "yes")
+    machine.record()
+    kept = machine.folder / "kept"
+    shutil.copytree(machine.home.root, kept)
+    asked = machine.work / "erased.txt"
+
+    def killed_at(call: int) -> tuple[bool, int]:
+        shutil.rmtree(machine.home.root)
+        shutil.copytree(kept, machine.home.root)
+        asked.unlink(missing_ok=True)
+        identity = load_identity(machine.home)
+        assert identity is not None
+        install = identity.install_id
+        done, calls = run_until(lambda: group(["opt-out"], standalone_mode=False), call)
+        told = asked.exists() and install in asked.read_text()
+        stored = stored_identity(machine.home)
+        assert told or install in left_over(machine) or (stored is not None and stored.install_id == install)
+        if told:  # only when nothing is sent any more
+            consent = load_consent(machine.home)
+            assert consent is not None
+            assert not consent.grants[CORE_SPEC].record
+        machine("opt-out")
+        assert install in asked.read_text()
+        assert set(machine.files()) == OFF
+        return done, calls
+
+    done, calls = killed_at(-1)
+    assert done
+    assert calls > 50
+    if os.environ.get("MODEL_EVERY_CALL"):
+        assert killed_at(calls + 1)[0]
+        for call in range(1, calls):
+            killed_at(call)
+        return
+    for call in random.Random(calls).sample(range(1, calls), 8):
+        killed_at(call)
 
 
 def test_a_configuration_that_cannot_be_written(machine) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+import zlib
+from contextlib import closing
 
 import pytest
 
-from cmdorc_telemetry import TelemetryRegistry, clock
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, load_consent, save_grant
+from cmdorc_telemetry import TelemetryLevel, TelemetryRegistry, clock
+from cmdorc_telemetry.consent import CORE_SPEC, Grant, declarations, load_consent, save_grant
+from cmdorc_telemetry.spec import keep_policy
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import EventResult
 
@@ -53,7 +57,7 @@ def shared_body(machine, event: str) -> bytes:
 
 def test_a_pipe_gets_the_stored_bytes_and_nothing_else(stored) -> None:
     result = stored("show-payload", "command_completed")
-    assert result.stdout_bytes == shared_body(stored, "command_completed") + b"\n"
+    assert result.stdout_bytes == shared_body(stored, "command_completed")
     assert result.stderr == ""
     assert json.loads(result.stdout)["duration_ms"] == 3500
 
@@ -73,7 +77,7 @@ def test_it_brings_the_history_up_to_date(stored) -> None:
 
 def test_what_is_shown_is_what_a_destination_gets(stored) -> None:
     shown = stored("show-payload", "command_completed", "--to", "http").stdout_bytes
-    assert shown == shared_body(stored, "command_completed") + b"\n"
+    assert shown == shared_body(stored, "command_completed")
     private = json.loads(stored("show-payload", "command_completed", "--to", "mine").stdout)
     assert private["command_name"] == "Tests"
     less = json.loads(stored("show-payload", "command_completed", "--to", "less").stdout)
@@ -130,17 +134,17 @@ def test_a_level_that_shares_nothing_of_an_event(machine) -> None:
 
 
 def test_an_event_that_something_else_holds_back(stored) -> None:
-    result = stored("show-payload", "orchestrator_started", "--to", "less")
-    assert json.loads(result.stdout)["amount"] == "minimal"  # it does not take that event, and would get this
+    result = stored("show-payload", "orchestrator_started", "--to", "less", code=1)
+    assert result.stderr == "error: orchestrator_started: less gets nothing of it: it is not among its events\n"
     result = stored("show-payload", "trigger_fired", "--to", "less", code=1)
-    assert "nothing of it is shared: consent, the destination's level, sampling or an anonymizer" in result.stderr
+    assert result.stderr == "error: trigger_fired: less gets nothing of it, for its level is minimal\n"
 
 
 def test_a_destination_that_waits_for_a_yes(stored) -> None:
     with stored.home.config.open("a") as file:
         file.write('[telemetry.to.new]\nplugin = "jot"\n')
     result = stored("show-payload", "--to", "new", code=1)
-    assert result.stderr == "error: new gets nothing: it waits for your yes (telemetry opt-in)\n"
+    assert result.stderr == "error: new gets nothing: it waits for your yes (telemetry review)\n"
 
 
 def test_an_event_whose_plugin_is_gone(machine) -> None:
@@ -298,7 +302,8 @@ def test_a_destination_of_ones_own_has_nothing_withheld(stored, terminal) -> Non
 def test_renamed_fields_are_explained_under_their_new_names(stored, terminal) -> None:
     lines = shown(terminal, "command_completed", "--to", "less")
     assert row(lines, "outcome")[1] == "minimal"
-    assert row(lines, "chain_depth")[1:] == ["level", "shared at level standard"]
+    assert row(lines, "chain_depth")[1:] == ["less", "its level is minimal"]
+    assert row(lines, "hashed_command_name")[1:] == ["level", "shared at level debug"]
 
 
 def test_what_an_anonymizer_did_is_said(machine, terminal) -> None:
@@ -307,9 +312,10 @@ def test_what_an_anonymizer_did_is_said(machine, terminal) -> None:
     machine.opt_in()
     machine.record()
     lines = shown(terminal, "command_completed")
-    assert row(lines, "python_version") == ["python_version", "anonymizer", "removed"]
+    gone = "removed, or given a value that its spec does not allow"
+    assert row(lines, "python_version") == ["python_version", "masker", gone]
     (found,) = [line for line in lines if "replaced by another value" in line]
-    assert found.startswith("duration_ms ")
+    assert re.split(r" {2,}", found)[:2] == ["duration_ms", "masker"]
 
 
 def test_fields_that_wait_for_consent_are_said(stored, terminal) -> None:
@@ -317,7 +323,7 @@ def test_fields_that_wait_for_consent_are_said(stored, terminal) -> None:
     assert consent is not None
     grant = consent.grants[CORE_SPEC]
     fields = {name: text for name, text in grant.fields.items() if name != "command_completed/final"}
-    save_grant(stored.home, CORE_SPEC, type(grant)(True, grant.share, "", fields, grant.destinations))
+    save_grant(stored.home, CORE_SPEC, grant._replace(fields=fields))
     stored("stats")
     stored.record()
     assert row(shown(terminal, "command_completed"), "final") == ["final", "consent", "not shown to you yet"]
@@ -336,3 +342,186 @@ def test_personal_fields_are_withheld_by_the_spec(machine, terminal) -> None:
     machine.plugin("shop", SHOP)
     machine.config('[telemetry]\nplugins = ["shop"]\n')
     assert row(shown(terminal, "basket_filled"), "hidden") == ["hidden", "spec", "marked as personal"]
+
+
+# -- who withheld it ----------------------------------------------------------------------------------------------
+
+
+def agree_to(machine, *without: str) -> None:
+    """Agree to every field of the core spec but these."""
+    consent = load_consent(machine.home)
+    assert consent is not None
+    grant = consent.grants[CORE_SPEC]
+    fields = declarations(next(iter(TelemetryRegistry.with_core())), TelemetryLevel.STANDARD)
+    kept = {name: text for name, text in fields.items() if name not in without}
+    save_grant(machine.home, CORE_SPEC, grant._replace(fields=kept))
+
+
+def test_a_field_that_was_agreed_to_later_is_said(stored, terminal) -> None:
+    agree_to(stored, "command_completed/final")
+    stored("stats")
+    stored.record()
+    stored("stats")
+    agree_to(stored)
+    assert row(shown(terminal, "command_completed"), "final") == [
+        "final", "consent", "recorded before you agreed to it",
+    ]  # fmt: skip
+
+
+def wish(machine, name: str, document: dict[str, object]) -> None:
+    """Have the receiver of a destination ask for less."""
+    machine("show-payload")
+    spool = Spool(machine.home.spool)
+    spool.ask_policy(name, clock.wall())
+    spool.keep_policy(name, keep_policy(document))
+    spool.close()
+
+
+def test_a_field_that_its_receiver_does_not_want_is_said(stored, terminal) -> None:
+    unwanted = {"events": {"command_completed": {"fields": {"manual": False}}}}
+    wish(stored, "http", unwanted)
+    wish(stored, "mine", unwanted)
+    for name in ("http", "mine"):
+        lines = shown(terminal, "command_completed", "--to", name)
+        assert row(lines, "manual") == ["manual", "receiver", "it asks for less"]
+    assert row(shown(terminal, "command_completed"), "manual")[1] == "minimal"
+    wish(stored, "http", {"level": "minimal"})
+    lines = shown(terminal, "command_completed", "--to", "http")
+    assert row(lines, "chain_depth") == ["chain_depth", "receiver", "it asks for less"]
+
+
+def why(machine, *args: str) -> str:
+    return str(machine("show-payload", *args, code=1).stderr).splitlines()[-1].removeprefix("error: ")
+
+
+def test_nothing_for_an_id_that_was_given_up(stored) -> None:
+    stored("show-payload")
+    stored.home.install_id.write_text("9e107d9d-372b-4a81-8d5c-0a4f5a0b1c2d\n")
+    assert why(stored, "command_completed") == (
+        "command_completed: nothing of it leaves: it was recorded under an id that was given up"
+    )
+
+
+def test_nothing_of_what_was_recorded_before_anything_was_shared(machine) -> None:
+    machine.config('[telemetry.to.board]\nplugin = "x"\naudience = "private"\n')
+    machine.opt_in("--local")
+    machine.record()
+    machine("stats")
+    machine.opt_in("--level", "minimal")
+    assert why(machine, "command_completed") == (
+        "command_completed: nothing of it is shared: when it was recorded, nothing was"
+    )
+
+
+def test_nothing_of_what_was_recorded_before_a_destination_got_a_yes(stored) -> None:
+    stored("show-payload")
+    with stored.home.config.open("a") as file:
+        file.write('[telemetry.to.new]\nplugin = "jot"\n')
+    stored.opt_in("--level", "standard")
+    assert why(stored, "command_completed", "--to", "new") == (
+        "command_completed: new gets nothing of it: it was recorded before you agreed to new"
+    )
+
+
+def test_nothing_of_what_its_spec_does_not_allow_any_more(stored) -> None:
+    stored("show-payload")
+    with closing(sqlite3.connect(stored.home.spool)) as db, db:
+        old, new = '"duration_ms":3500', '"duration_ms":-350'
+        db.execute("UPDATE event SET shared=CAST(replace(CAST(shared AS TEXT), ?, ?) AS BLOB)", (old, new))
+    assert why(stored, "command_completed", "--to", "less") == (
+        "command_completed: nothing of it is shared: its spec has changed since, and does not allow what it holds"
+    )
+
+
+def test_nothing_that_its_receiver_does_not_want(stored) -> None:
+    wish(stored, "http", {"events": {"command_completed": {"level": "off"}, "orchestrator_stopped": {"level": "off"}}})
+    for event in ("command_completed", "orchestrator_stopped"):  # one is stored, of the other there is a sample
+        assert why(stored, event, "--to", "http") == (
+            f"{event}: http gets nothing of it, for it asks for less: no command_completed, no orchestrator_stopped"
+        )
+
+
+RARE = SHOP.replace('"name": "basket_filled",', '"name": "basket_filled", "sampling": {"rate": 0},')
+BROKEN = """
+from cmdorc_telemetry import hookimpl
+
+@hookimpl
+def telemetry_anonymize(event):
+    raise ValueError("no")
+"""
+
+
+def test_nothing_where_sampling_says_so(machine) -> None:
+    assert RARE != SHOP
+    machine.plugin("shop", RARE)
+    machine.config('[telemetry]\nplugins = ["shop"]\n[telemetry.to.board]\nplugin = "x"\naudience = "private"\n')
+    machine.opt_in()
+    save_grant(machine.home, "shop", Grant(True, TelemetryLevel.STANDARD))
+    program = machine.program()
+    assert program.track("basket_filled", {"items": 3})
+    program.close()
+    assert why(machine, "basket_filled") == (
+        "basket_filled: nothing of it is shared: sampling shares 0 % of such events, and not this one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("plugins", "held"),
+    [(["masker"], "masker, which anonymizes, held it back"),
+     (["gone"], "plugin 'gone' could not be loaded, and may be an anonymizer")],
+)  # fmt: skip
+def test_nothing_where_an_anonymizer_fails_or_is_missing(machine, plugins: list[str], held: str) -> None:
+    machine.plugin("masker", BROKEN)
+    board = '[telemetry.to.board]\nplugin = "x"\naudience = "private"\n'
+    machine.config(board)
+    machine.opt_in()
+    machine.config(f"[telemetry]\nplugins = {plugins}\n{board}")
+    machine.record()
+    assert why(machine, "command_completed") == f"command_completed: nothing of it is shared: {held}"
+
+
+def test_nothing_where_a_value_is_not_what_it_may_be(machine) -> None:
+    machine.config('[telemetry.to.board]\nplugin = "x"\naudience = "private"\n')
+    machine.opt_in()
+    machine.record()
+    (segment,) = machine.home.journal.iterdir()
+    lines = segment.read_bytes().split(b"\n")
+    changed = [_changed(line) for line in lines]
+    assert changed != lines
+    segment.write_bytes(b"\n".join(changed))
+    assert why(machine, "command_completed") == (
+        "command_completed: nothing of it is shared: a value in it is not what its spec allows"
+    )
+
+
+def _changed(line: bytes) -> bytes:
+    """The same frame, with a duration that is none."""
+    record = line[9:].replace(b'"duration_ms":3500', b'"duration_ms":-350')
+    return b"%08x %s" % (zlib.crc32(record), record) if record != line[9:] else line
+
+
+def test_a_reporter_that_is_not_there_or_cannot_encode_is_told(machine) -> None:
+    machine.plugin("own", CANNOT)
+    machine.config('[telemetry]\nplugins = ["own"]\n[telemetry.to.board]\nplugin = "x"\naudience = "private"\n')
+    machine.opt_in()
+    machine.record()
+    result = machine("show-payload", "command_completed", "--to", "board")
+    assert result.stderr == "The reporter of board is not there: this is the body that it would be given.\n"
+    assert why(machine, "command_completed", "--to", "own") == "the reporter of own cannot encode it: ValueError: no"
+
+
+CANNOT = """
+from cmdorc_telemetry import TelemetryReporter, hookimpl
+
+class Own(TelemetryReporter):
+    name = "own"
+
+    def encode(self, batch):
+        raise ValueError("no")
+
+    async def report(self, event, payload): ...
+
+@hookimpl
+def telemetry_reporters():
+    return [Own]
+"""

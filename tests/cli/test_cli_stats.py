@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 
 import pytest
 from msgspec import structs
@@ -57,8 +58,10 @@ def test_each_command_has_a_line(machine) -> None:
 
 
 def test_enough_runs_have_a_chart_over_the_days(machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine.opt_in("--local")
     now = clock.wall()
+    decided = datetime.fromtimestamp(now - 30 * 86_400, timezone.utc)
+    monkeypatch.setattr(clock, "utcnow", lambda: decided)
+    machine.opt_in("--local")
     for days_ago, seconds in ((29.5, 1.0), (14.5, 4.0), (0.1, 8.0)):
         monkeypatch.setattr(clock, "wall", lambda at=now - days_ago * 86_400: at)
         machine.record(*runs("Tests", *[seconds] * 7))

@@ -132,10 +132,11 @@ def test_what_is_in_use_is_shown_beside_what_may_be(machine) -> None:
     machine.record()
     lines = machine("status").stdout.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("Journal "))
-    assert lines[at : at + 5] == [
+    assert lines[at : at + 6] == [
         "Journal    1 of 1,000 segments, 0.0 of 64 MiB",
         f"Spool      2 of 200,000 events, {lines[at + 1].split()[5]} of 256 MiB, for 30 days at most",
         f"History    {lines[at + 2].split()[1]} of 512 MiB, for 400 days at most",
+        f"Audit      0.0 MiB in {machine.home.audit}",
         "Batches    500 events, 1,024 KiB or 5 s at most; pauses of 1 h 0 min at most",
         "A process  2 threads at most, sync off, background sender off",
     ]
@@ -227,13 +228,74 @@ def test_do_not_track_is_named(machine, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_a_project_tried_and_may_not_is_named(machine, name: str) -> None:
     machine.opt_in("--level", "minimal")
     machine.project('[telemetry]\nlevel = "standard"\nplugins = ["spy"]\nendpoint = "https://spy.example"\n', name)
+    told = [
+        f"{name}: telemetry.level = standard raises nothing; only your own yes can",
+        f"{name}: telemetry.plugins (spy) is ignored; only your own file enables plugins",
+        f"{name}: telemetry.endpoint is ignored; only your own file names destinations",
+    ]
     lines = machine("status").stdout.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("Ignored"))
-    assert lines[at : at + 3] == [
-        f"Ignored     {name} asks for level standard; only your own yes can raise it",
-        f"            {name} asks for plugin spy; only your own file can",
-        f"            {name} asks for destination http; only your own file can",
-    ]
+    assert lines[at : at + 3] == [f"Ignored     {told[0]}", *(f"            {each}" for each in told[1:])]
+    assert machine.json("status")["ignored"] == told
+
+
+def test_on_an_undecided_machine_a_wish_is_named_too(machine) -> None:
+    machine.project('[telemetry]\nenabled = true\nlevel = "debug"\n')
+    shown = machine("status").stdout
+    assert shown.startswith("Telemetry is off. Nothing is recorded.\n")
+    assert "Decided by  nobody\n" in shown
+    assert "Ignored     cmdorc.toml: telemetry.enabled = true turns nothing on; only your own yes can\n" in shown
+    machine.project("[[command]]\nname = 'A'\n")
+    machine.config("[telemetry]\nenabled = true\n")
+    named = f"{machine.home.config}: telemetry.enabled = true turns nothing on; only your own yes can"
+    assert machine.json("status")["ignored"] == [named]
+
+
+SPEC = """
+[meta]
+name = "acme.app"
+[[events]]
+name = "paid"
+[events.semantics]
+what = "x"
+[events.properties.amount]
+type = "count"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (SPEC.replace("acme.app", "cmdorc.core"),
+         "meta.name: spec cmdorc.core is declared already, by cmdorc-telemetry"),
+        (SPEC.replace("paid", "command_completed"),
+         "events: event 'command_completed' is declared already, by cmdorc-telemetry"),
+        (SPEC.replace("count", "conut"), "events[0].properties.amount.type: found 'conut'; expected one of bool, "),
+        (SPEC + "[", "is not valid TOML: "),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)  # fmt: skip
+def test_a_spec_that_a_project_may_not_add_is_left_out_and_named(machine, text: str | None, why: str) -> None:
+    machine.opt_in()
+    machine.project('[telemetry]\nspecs = ["ours.telemetry.toml"]\n')
+    if text is not None:
+        machine.project(text, "ours.telemetry.toml")
+    shown = machine("status")
+    told = f"cmdorc.toml: telemetry.specs[0]: ours.telemetry.toml: {why}"
+    assert shown.stdout.startswith("Telemetry is on. Level minimal.\n")
+    assert f"Ignored     {told}" in shown.stdout
+    assert shown.stderr == ""
+    (named,) = machine.json("status")["ignored"]
+    assert named.startswith(told)
+    assert named.endswith(". It is left out")
+
+
+def test_a_spec_of_the_user_that_is_broken_is_an_error(machine) -> None:
+    path = machine.config('[telemetry]\nspecs = ["ours.telemetry.toml"]\n')
+    result = machine("status", code=2)
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: {path}: telemetry.specs[0]: {path.parent}/ours.telemetry.toml: cannot be ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_project_may_switch_it_off_for_itself(machine) -> None:
@@ -274,12 +336,55 @@ def test_broken_toml_of_the_user(machine) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_a_decision_of_the_future_waits_for_the_clock(machine) -> None:
+    machine.opt_in()
+    consent = load_consent(machine.home)
+    assert consent is not None
+    save_grant(machine.home, CORE_SPEC, consent.grants[CORE_SPEC]._replace(decided_at="2999-01-01T00:00:00Z"))
+    shown = machine("status").stdout
+    assert shown.startswith("Telemetry is off. Nothing is recorded.\n")
+    assert shown.count("! Your decision is of 2999-01-01T00:00:00Z, which is yet to come: ") == 1
+    assert "Decided by  you, 1 Jan 2999 00:00 UTC, " in shown
+
+
+@pytest.mark.parametrize("change", [lambda path: path.chmod(0o666), lambda path: os.chown(path, 12345, -1)],
+                         ids=["mode", "owner"])  # fmt: skip
+def test_a_file_that_somebody_else_may_have_written_is_not_used(machine, change) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    change(machine.home.config)
+    shown = machine("status").stdout
+    assert shown.startswith("Telemetry is off. Nothing is recorded.\n")
+    assert f"! {machine.home.config} cannot be used (" in shown
+    before = machine.files()
+    for args in (("opt-in", "--yes"), ("disable", "http")):
+        result = machine(*args, code=2)
+        assert result.stderr.startswith(f"error: {machine.home.config}: "), args
+        assert machine.files() == before
+    machine("opt-out", "--local-only")
+    assert machine.files()["config.toml"] == before["config.toml"]
+    assert "Decided by  you, " in machine("status").stdout
+
+
 def test_a_decision_that_cannot_be_read(machine) -> None:
     machine.opt_in()
     machine.home.consent.write_text("generation = 3\n")
     shown = machine("status").stdout
     assert shown.startswith("Telemetry is off. Nothing is recorded.\n")
     assert shown.count(f"! {machine.home.consent} cannot be used") == 1
+
+
+def test_where_a_decision_cannot_be_used_the_other_commands_say_so_too(machine) -> None:
+    machine.opt_in()
+    machine.home.consent.chmod(0o666)
+    why = (
+        f"{machine.home.consent} cannot be used (others may write to it: its mode is 666): nothing is recorded or sent"
+    )
+    for name in ("flush", "review"):
+        assert machine(name, code=1).stderr.startswith(f"error: {why}")
+    assert f"Telemetry is off. Nothing is recorded.\n  {why}" in machine("stats").stdout
+    machine.opt_in()  # a new decision
+    assert machine("status").stdout.startswith("Telemetry is on.")
 
 
 # -- destinations and plugins -------------------------------------------------------------------------------------
@@ -336,7 +441,7 @@ def test_a_new_shared_destination_waits_for_its_own_yes(machine) -> None:
     machine.config('[telemetry]\nplugins = ["jot"]\n')
     assert state(machine, "jot")[0] == "waits-for-your-yes"
     shown = machine("status").stdout
-    assert "! 1 destination waits for your yes: jot.\n  telemetry opt-in\n" in shown
+    assert "! 1 destination waits for your yes: jot.\n  telemetry review\n" in shown
 
 
 def test_new_fields_wait_for_an_answer(machine) -> None:
@@ -346,12 +451,12 @@ def test_new_fields_wait_for_an_answer(machine) -> None:
     grant = consent.grants[CORE_SPEC]
     fields = dict(grant.fields)
     del fields["command_completed/final"]
-    save_grant(machine.home, CORE_SPEC, type(grant)(True, grant.share, grant.decided_at, fields))
+    save_grant(machine.home, CORE_SPEC, grant._replace(fields=fields))
     assert (
-        "! 1 field waits for your answer: command_completed/final. Withheld until then.\n  telemetry opt-in\n"
+        "! 1 field waits for your answer: command_completed/final. Withheld until then.\n  telemetry review\n"
         in machine("status").stdout
     )
-    save_grant(machine.home, CORE_SPEC, type(grant)(True, grant.share, grant.decided_at))
+    save_grant(machine.home, CORE_SPEC, grant._replace(fields={}))
     told = machine.json("status")["fields_waiting"]
     assert f"! {len(told)} fields wait for your answer: {', '.join(told[:5])} and {len(told) - 5} more." in (
         machine("status").stdout
@@ -484,7 +589,7 @@ def test_an_output_that_is_not_unicode(machine) -> None:
     environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-m", "cmdorc_telemetry", "status"], env=environ, capture_output=True,
                           check=True)  # fmt: skip
-    assert b"asks for plugin Gr?n~;" in done.stdout
+    assert b"telemetry.plugins (Gr?n~) is ignored;" in done.stdout
 
 
 def test_what_others_wrote_cannot_talk_to_the_terminal(machine) -> None:
@@ -492,7 +597,7 @@ def test_what_others_wrote_cannot_talk_to_the_terminal(machine) -> None:
     machine.project('[telemetry]\nplugins = ["\\u001b[2Jx\\ny"]\n')
     shown = machine("status").stdout
     assert "\x1b" not in shown
-    assert "asks for plugin �[2Jx y;" in shown
+    assert "telemetry.plugins (�[2Jx y) is ignored;" in shown
 
 
 def test_help_comes_without_what_is_heavy(machine) -> None:

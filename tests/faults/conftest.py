@@ -18,7 +18,7 @@ import pytest
 
 from cmdorc_telemetry import Telemetry, TelemetryLevel
 from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import new_grant, save_grant
+from cmdorc_telemetry.consent import identities, new_grant, save_grant
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
@@ -88,9 +88,8 @@ class Machine:
                  f"timeout = {timeout}", "[telemetry.bounds]", "pause_seconds = 1", "batch_seconds = 1"]  # fmt: skip
         self.home.config.write_text("\n".join(lines))
         if not self.home.consent.exists():
-            grant = new_grant(load_spec(CORE), TelemetryLevel.MINIMAL, load_layer(self.home.config).destinations,
-                              datetime.now(timezone.utc))  # fmt: skip
-            save_grant(self.home, "cmdorc.core", grant)
+            grant = new_grant(load_spec(CORE), TelemetryLevel.MINIMAL, datetime.now(timezone.utc))
+            save_grant(self.home, "cmdorc.core", grant, identities(load_layer(self.home.config).destinations))
 
     def program(self, *how: str) -> subprocess.Popen[bytes]:
         """Start one that captures."""

@@ -11,7 +11,6 @@ import mmap
 import os
 import random
 import signal
-import struct
 import sys
 import threading
 import time
@@ -22,9 +21,8 @@ from typing import Any
 
 SERIALS = 1 << 20
 """Serial numbers of one slot."""
-_FIELDS = {"allowed": 0, "returned": 8, "sent": 16, "duplicates": 24}
-_SLOT = 32
-_NUMBER = struct.Struct("<Q")
+_FIELDS = ("allowed", "returned", "sent", "duplicates")
+_WORD = 8
 
 
 class Tally:
@@ -36,24 +34,26 @@ class Tally:
     def __init__(self, path: Path, slots: int = 0) -> None:
         """``slots``: of a new file."""
         if slots:
-            path.write_bytes(bytes(_SLOT * slots))
+            path.write_bytes(bytes(slots * len(_FIELDS) * _WORD))
         with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), 0)
+            # One store a number: `struct.pack_into` clears its bytes before it writes them, and a process that is
+            # killed, or looked at, between the two has counted nothing at all.
+            self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
 
     def __getitem__(self, key: tuple[int, str]) -> int:
         slot, field = key
-        return int(_NUMBER.unpack_from(self._map, slot * _SLOT + _FIELDS[field])[0])
+        return self._numbers[slot * len(_FIELDS) + _FIELDS.index(field)]
 
     def __setitem__(self, key: tuple[int, str], value: int) -> None:
         slot, field = key
-        _NUMBER.pack_into(self._map, slot * _SLOT + _FIELDS[field], value)
+        self._numbers[slot * len(_FIELDS) + _FIELDS.index(field)] = value
 
     def total(self, field: str) -> int:
         """The sum over all slots."""
-        return sum(struct.unpack_from(f"<{len(self._map) // 8}Q", self._map)[_FIELDS[field] // 8 :: _SLOT // 8])
+        return sum(self._numbers[_FIELDS.index(field) :: len(_FIELDS)])
 
     def __len__(self) -> int:
-        return len(self._map) // _SLOT
+        return len(self._numbers) // len(_FIELDS)
 
 
 def serial(slot: int, number: int) -> int:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -23,7 +24,7 @@ from programs import SERIALS, Tally
 
 from cmdorc_telemetry import TelemetryLevel
 from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import new_grant, save_grant
+from cmdorc_telemetry.consent import identities, new_grant, save_grant
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.files import reading
 from cmdorc_telemetry.spec import CORE, load_spec
@@ -106,19 +107,19 @@ class Rig:
         self.server = Server(folder / "reports.db", self.environ)
         self.tally = Tally(folder / "tally", slots)
         self.processes: list[subprocess.Popen[str]] = []
-        self._taken = 0
+        self._taken, self._taking = 0, threading.Lock()
 
     def agree(self) -> None:
         """Say yes to everything that leaves for the server."""
         self.home.root.mkdir()
         self.home.config.write_text(f'[telemetry]\nplugins = ["http"]\nendpoint = "{self.server.endpoint}"\n')
-        grant = new_grant(load_spec(CORE), TelemetryLevel.STANDARD, load_layer(self.home.config).destinations,
-                          datetime.now(timezone.utc))  # fmt: skip
-        save_grant(self.home, "cmdorc.core", grant)
+        grant = new_grant(load_spec(CORE), TelemetryLevel.STANDARD, datetime.now(timezone.utc))
+        save_grant(self.home, "cmdorc.core", grant, identities(load_layer(self.home.config).destinations))
 
     def slot(self, count: int = 1, *, allowed: int = SERIALS - 1) -> int:
         """The first of ``count`` fresh slots of the tally."""
-        first, self._taken = self._taken, self._taken + count
+        with self._taking:
+            first, self._taken = self._taken, self._taken + count
         for each in range(first, self._taken):
             self.tally[each, "allowed"] = allowed
         return first

@@ -63,8 +63,9 @@ class Measured:
 
 def look(machine: Rig, measured: Measured, over: threading.Event) -> None:
     """Note when events are in the server's store."""
-    count = 0
-    while not over.wait(0.02):
+    count, last = 0, False
+    while not last:
+        last = over.wait(0.02)
         try:
             with closing(reading(machine.server.store)) as store:
                 now, (found,) = time.time(), store.execute("SELECT count(*) FROM event").fetchone()
@@ -96,14 +97,18 @@ def live(machine: Rig, kind: Machine, number: int, chance: random.Random, measur
     measured.spent[sent].append(used.ru_utime + used.ru_stime)
 
 
-def measure(kind: Machine, processes: int, chance: random.Random) -> tuple[Measured, list[str]]:
-    """Let them live one after another. What was measured, and what is wrong."""
+def measure(
+    kind: Machine, processes: int, chance: random.Random, *, until_sent: bool = False
+) -> tuple[Measured, list[str]]:  # fmt: skip
+    """Let them live one after another, or only until one of them has sent. What was measured, and what is wrong."""
     measured, over = Measured(), threading.Event()
     with rig(processes + 5) as machine:
         looking = threading.Thread(target=look, args=(machine, measured, over), daemon=True)
         looking.start()
         for number in range(processes):
             live(machine, kind, number, chance, measured)
+            if until_sent and measured.exits[True]:
+                break
         time.sleep(0.1)
         over.set()
         looking.join()
@@ -142,11 +147,11 @@ def _quantiles(values: list[float] | list[int], digits: int) -> str:
     return " · ".join(f"{value:.{digits}f}" for value in (at[49], at[89], at[98], max(values)))
 
 
-def run(processes: int, kinds: list[Machine], seed: int) -> list[str]:
+def run(processes: int, kinds: list[Machine], seed: int, *, until_sent: bool = False) -> list[str]:
     """Measure all kinds of machines. What is wrong."""
     faults = []
     for kind in kinds:
-        _, wrong = measure(kind, processes, random.Random(seed))
+        _, wrong = measure(kind, processes, random.Random(seed), until_sent=until_sent)
         faults += [f"{kind.name}: {each}" for each in wrong]
     return faults
 
@@ -156,12 +161,13 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=200)
     parser.add_argument("--only", type=int, nargs="+", choices=range(len(MACHINES)), help="which kinds of machines")
     parser.add_argument("--rule", nargs="+", default=[], metavar="NAME=VALUE", help="another start rule, to compare")
+    parser.add_argument("--until-sent", action="store_true", help="no more processes than it takes")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     given = parser.parse_args()
     say(f"seed        {given.seed}")
     kinds = [MACHINES[number] for number in given.only or range(len(MACHINES))]
     kinds = [replace(kind, rule=tuple(given.rule)) for kind in kinds]
-    return verdict(lambda: run(given.processes, kinds, given.seed))
+    return verdict(lambda: run(given.processes, kinds, given.seed, until_sent=given.until_sent))
 
 
 if __name__ == "__main__":

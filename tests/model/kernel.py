@@ -36,12 +36,17 @@ def _document(decided: consent.Consent) -> str:
         return [f"[{name}]", *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in values.items())]
 
     lines = [f'generation = "{decided.generation}"']
+    lines += table("destinations", decided.destinations) + table("declined", decided.declined)
     for name, grant in decided.grants.items():
         spec = f"spec.{json.dumps(name)}"
         lines += table(spec, {"record": grant.record, "share": grant.share.value, "decided_at": grant.decided_at})
-        lines += table(f"{spec}.destinations", grant.destinations) + table(f"{spec}.fields", grant.fields)
+        lines += table(f"{spec}.fields", grant.fields) + table(f"{spec}.declined", grant.declined)
     for name, levels in decided.generations.items():
         lines += table(f"generations.{json.dumps(name)}", levels)
+    lines += ["[later.fields]"]
+    for name, specs in decided.later_fields.items():
+        lines += table(f"later.fields.{json.dumps(name)}", specs)
+    lines += table("later.destinations", decided.later_destinations)
     text = "\n".join(lines)
     if not _seen:
         _seen.append(text)

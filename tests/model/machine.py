@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from cmdorc_telemetry.audit import verify
 from cmdorc_telemetry.config import Home, TelemetryLevel, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, new_grant, save_grant
+from cmdorc_telemetry.consent import CORE_SPEC, Grant, identities, new_grant, save_grant
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.spool import Spool
 
@@ -304,7 +305,11 @@ class Machine(RuleBasedStateMachine):
     def pump_by(self, process: Process, plan: Plan | None) -> None:
         self.open_by(process, None)
         if process.spool is not None and not process.dead and not process.over:
+            process.pumped = False
             self.perform(process, process.pump, plan)
+            if process.pumped:
+                generations = [each.generation for each in self.reference.decisions]
+                self.reference.covered(self.seen, generations.index(process.generation))
             latest = self.reference.decisions[-1].generation
             assert plan or process.dead or process.generation == latest, "it imports under a decision of yesterday"
 
@@ -451,21 +456,24 @@ class Machine(RuleBasedStateMachine):
 
     def decide(self, level: str | None, drawn: Any) -> None:
         """A yes to some level, to recording alone, or a no."""
-        destinations = load_layer(self.home.config).destinations
+        destinations = identities(load_layer(self.home.config).destinations) if level not in (None, "off") else {}
         moment = datetime.fromtimestamp(self.kernel.now, timezone.utc)
-        grant = Grant() if level is None else new_grant(SPEC, TelemetryLevel(level), destinations, moment)
+        grant = Grant() if level is None else new_grant(SPEC, TelemetryLevel(level), moment)
         before, person = self.generation(), Body()
-        self.perform(person, lambda: save_grant(self.home, CORE_SPEC, grant), self.plan(drawn, person))
+        self.perform(person, lambda: save_grant(self.home, CORE_SPEC, grant, destinations), self.plan(drawn, person))
         if (generation := self.generation()) != before:
-            self.reference.decisions.append(Decision(generation, level, tuple(grant.destinations)))
+            self.decided = self.kernel.now
+            self.reference.decisions.append(Decision(generation, level, tuple(destinations)))
             self.in_force.append(len(self.reference.decisions) - 1)
 
     def agreed(self, level: str) -> None:
         """The first decision. It costs much to write down, so that it is written once for all."""
+        self.decided = self.kernel.now
         if level in self.written:
             self.home.telemetry.mkdir()
             self.home.consent.write_bytes(self.written[level])
-            self.reference.decisions.append(Decision(self.generation(), level, ("team",)))
+            destinations = () if level == "off" else ("team",)
+            self.reference.decisions.append(Decision(self.generation(), level, destinations))
         else:
             self.decide(level, None)
             self.written[level] = self.home.consent.read_bytes()
@@ -493,9 +501,10 @@ class Machine(RuleBasedStateMachine):
         self.settling = True
         for process in list(self.processes):
             self.gone(process, process.number % 2 == 0, None)
-        if not self.reference.decisions[-1].level:
-            self.decide("standard", None)
         self.jump(-40 * DAY if self.started % 2 else 90.0)
+        latest = self.reference.decisions[-1].level
+        if not latest or self.kernel.now < self.decided:  # a decision of tomorrow is none
+            self.decide(latest or "standard", None)
         self.start(False)
         for _ in range(60):
             self.work(0, hurry=False)
@@ -509,6 +518,9 @@ class Machine(RuleBasedStateMachine):
             assert not target.present or target.view.source is None, f"{name} is there although its reporter is gone"
         for event in self.reference.events.values():
             assert event.imported or not event.sure, f"{event} is gone"
+        shared = {name: each for name, each in self.seen.ledgers.items() if name != "history"}
+        wrong = verify(self.home, lambda: (self.observer.epoch, shared))
+        assert not wrong, f"the audit does not add up: {wrong}"
 
     def left(self) -> dict[str, str]:
         """What waits for somebody who would take it."""

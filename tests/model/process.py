@@ -33,7 +33,8 @@ PROPERTIES: dict[str, dict[str, Any]] = {
                           "concurrent_runs": 1, "timed_out": False, "command_name": "secret"},
     "anomaly_detected": {"metric": "count", "kind": "above", "command_name": "secret"},
 }  # fmt: skip
-_CAPTURE = Capture([SPEC], {**machine_fields(), "anonymous_install_id": "9e107d9d-372b-4a81-8d5c-0a4f5a0b1c2d"})
+INSTALL = "9e107d9d-372b-4a81-8d5c-0a4f5a0b1c2d"
+_CAPTURE = Capture([SPEC], {**machine_fields(), "anonymous_install_id": INSTALL})
 _RECORDS = {kind: _CAPTURE.record(kind, properties) for kind, properties in PROPERTIES.items()}
 
 
@@ -166,6 +167,8 @@ class Process(Body):
         self.lock: FileLock | None = None
         self.over = not situation.policy().record
         """Whether it does nothing any more: its telemetry thread ended, or there never was one."""
+        self.pumped = False
+        """Whether it imported everything, and narrowed what is stored, when it was asked last."""
         self.registers: dict[str, View] | None = None
         self.abandons: str | None = None
 
@@ -217,6 +220,7 @@ class Process(Body):
         assert self.spool is not None
         if not self.pipeline.pump(self.spool, self.journal):
             self.over = True
+        self.pumped = self.pipeline.decision.known
 
     def send(self, name: str, loop: asyncio.AbstractEventLoop, *, hurry: bool) -> float | None:
         """One batch. Runs in a loop of its own, also where another one of this thread is interrupted."""

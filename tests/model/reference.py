@@ -33,6 +33,8 @@ class Event:
     found: str | None = None
     """The generation of the segment that it was found in."""
     imported: bool = False
+    level: str = "debug"
+    """At which level it is stored to be shared; ``off`` for not at all. Never rises."""
 
 
 @dataclass
@@ -106,6 +108,10 @@ class Reference:
     def shared(self, event: Event, decision: int) -> bool:
         return LEVELS.index(self.level(event, decision)) >= LEVELS.index(LEAST[event.kind])
 
+    def agreed(self, name: str, event: Event, decision: int) -> bool:
+        """Whether a destination was agreed to when an event was recorded, and ever since."""
+        return all(name in each.destinations for each in self.decisions[event.decision : decision + 1])
+
     def wants(self, view: View, event: Event, decision: int) -> bool:
         return (
             (view.audience == "private" or self.shared(event, decision))
@@ -124,7 +130,7 @@ class Reference:
             return
         assert any(
             self.shared(event, each) and level == self.level(event, each)
-            and (target.view.source is not None or name in self.decisions[each].destinations)
+            and (target.view.source is not None or self.agreed(name, event, each))
             for each in in_force
         ), f"{event} was shared at {level} without consent"  # fmt: skip
 
@@ -138,6 +144,13 @@ class Reference:
         self._losses(world)
         for name, target in self.targets.items():
             self._ledger(name, target, world)
+
+    def covered(self, world: World, decision: int) -> None:
+        """Whoever imports under a decision leaves nothing stored to be shared that it does not cover."""
+        for event_id, level in world.shared.items():
+            event = self.events[event_id]
+            assert self.shared(event, decision), f"{event} is stored to be shared, and must not be"
+            assert LEVELS.index(level) <= LEVELS.index(self.level(event, decision)), f"{event} is stored at {level}"
 
     def _destinations(self, world: World, step: Step) -> None:
         for name, ledger in world.ledgers.items():
@@ -170,6 +183,10 @@ class Reference:
                 new.append(event_id)
         assert world.waiting.keys() <= self.events.keys(), "a journal holds what was never captured"
         assert world.stored <= self.events.keys(), "the spool holds what was never captured"
+        for event_id in world.stored:
+            event, level = self.events[event_id], world.shared.get(event_id, "off")
+            assert LEVELS.index(level) <= LEVELS.index(event.level), f"{event} was widened to {level}"
+            event.level = level
         for event_id in new:
             event = self.events[event_id]
             event.imported = True

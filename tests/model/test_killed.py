@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -23,19 +23,23 @@ import pytest
 from msgspec import Struct
 
 from cmdorc_telemetry import Telemetry, TelemetryLevel, clock, hookimpl
+from cmdorc_telemetry.audit import entries, verify
 from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, new_grant, save_grant
+from cmdorc_telemetry.consent import CORE_SPEC, identities, new_grant, save_grant
 from cmdorc_telemetry.delivery import Worker
+from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.files import private_dir
+from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.situation import Situation
-from cmdorc_telemetry.types import Batch
+from cmdorc_telemetry.spool import Spool
+from cmdorc_telemetry.types import Batch, Ledger
 
 from .machine import MEMORY
-from .process import PROPERTIES, SPEC, record
+from .process import INSTALL, PROPERTIES, SPEC, record
 from .tracer import SUPPORTED, run_until
 
 EVENTS = 3
@@ -84,14 +88,15 @@ def home() -> Iterator[Home]:
 def agree(home: Home) -> None:
     home.root.mkdir(exist_ok=True)
     home.config.write_text(f'[telemetry.to.team]\nplugin = "filed"\npath = "{home.root / "arrived"}"\n')
-    grant = new_grant(SPEC, TelemetryLevel.STANDARD, load_layer(home.config).destinations, datetime.now(timezone.utc))
-    save_grant(home, CORE_SPEC, grant)
+    grant = new_grant(SPEC, TelemetryLevel.STANDARD, datetime.now(timezone.utc))
+    save_grant(home, CORE_SPEC, grant, identities(load_layer(home.config).destinations))
 
 
 def leave(home: Home) -> None:
     """A segment with one event, of a process that is gone."""
     journal = Journal(home.journal, Situation.read({"CMDORC_HOME": str(home.root)}).policy().stamp)
-    assert journal.append(record("command_completed", 0, clock.wall())[1])
+    body = record("command_completed", 0, clock.wall())[1]
+    assert journal.append(body.replace(INSTALL.encode(), ensure_identity(home).install_id.encode()))
     journal.close()
 
 
@@ -121,10 +126,32 @@ def recover(home: Home) -> None:
     asyncio.run(deliver())
 
 
-def check(home: Home, captured: int) -> None:
-    arrived: Counter[str] = Counter()
+def arrivals(home: Home) -> Counter[str]:
     with suppress(FileNotFoundError):
-        arrived.update((home.root / "arrived").read_text().split())
+        return Counter((home.root / "arrived").read_text().split())
+    return Counter()
+
+
+def audited(home: Home) -> None:
+    """The audit tells of everything that arrived, and the ledger bears it out; also before anybody cleans up."""
+
+    def look() -> tuple[str, Mapping[str, Ledger]]:
+        try:
+            spool = Spool(home.spool, reading=True)
+        except StorageError:  # its file has no tables yet
+            return "", {}
+        with closing(spool):
+            return spool.epoch, {"team": spool.ledger()["team"]} if "team" in spool.ledger() else {}
+
+    assert verify(home, look) == []
+    told = Counter(each for entry in entries(home) for each in entry.event_ids)
+    assert arrivals(home) <= told, "something left that is not in the audit"
+    for entry in entries(home):
+        assert set(PROPERTIES["command_completed"]) - {"command_name"} <= set(*entry.fields.values())
+
+
+def check(home: Home, captured: int) -> None:
+    arrived = arrivals(home)
     assert captured <= len(arrived) - 1 <= min(captured + 1, EVENTS), "what was captured has not arrived"
     with closing(sqlite3.connect(home.history)) as db:
         assert db.execute("SELECT count(*) FROM event").fetchone()[0] == len(arrived)
@@ -146,7 +173,9 @@ def killed_at(home: Home, call: int) -> tuple[bool, int]:
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
         captured = len(pipe.read())
+    audited(home)
     recover(home)
+    audited(home)
     check(home, captured)
     if done:
         assert captured == EVENTS

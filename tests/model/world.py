@@ -13,6 +13,7 @@ from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import DROP_REASONS, Ledger
 
 _ID = re.compile(rb'"event_id":"([0-9a-f-]{36})"')
+_LEVEL = re.compile(rb'"level":"([a-z]+)"')
 _HALF, _HEADER = 256, 512
 
 
@@ -32,6 +33,8 @@ class World:
     """Segment → the losses that its header tells of."""
     stored: set[str] = field(default_factory=set)
     """Events that are rows of the spool."""
+    shared: dict[str, str] = field(default_factory=dict)
+    """Of those, the ones that have a shared body, and the level it is of."""
     ledgers: dict[str, Ledger] = field(default_factory=dict)
 
 
@@ -49,6 +52,11 @@ class Observer:
             if each is not None:
                 each.close()
         self._spool = self._db = None
+
+    @property
+    def epoch(self) -> str:
+        """Which spool it is; empty where there is none."""
+        return self._spool.epoch if self._spool is not None else ""
 
     def _ready(self) -> bool:
         """Whether there is a spool. The one that is opened first keeps its WAL, so that it can be read at any time."""
@@ -68,6 +76,7 @@ class Observer:
             assert self._spool is not None
             world.ledgers = self._spool.ledger()
             world.stored = self._stored()
+            world.shared = self._shared(world.stored)
         self._journals(world)
         return world
 
@@ -81,6 +90,12 @@ class Observer:
         rows = [self._ids[seq] for seq in there]
         assert len(set(rows)) == len(rows), "an event has two rows"
         return set(rows)
+
+    def _shared(self, stored: set[str]) -> dict[str, str]:
+        assert self._db is not None
+        rows = self._db.execute("SELECT seq, shared FROM event WHERE shared IS NOT NULL").fetchall()
+        levels = {self._ids[seq]: _LEVEL.search(body) for seq, body in rows}
+        return {event: found[1].decode() for event, found in levels.items() if found is not None and event in stored}
 
     def _journals(self, world: World) -> None:
         try:

@@ -26,7 +26,7 @@ RUN = CompletedRun(run_id="r", command_name="c", state="success", duration=0.25)
 
 
 def opt_in(home: Home) -> None:
-    save_grant(home, "cmdorc.core", new_grant(load_spec(CORE), TelemetryLevel.MINIMAL, (), datetime.now(timezone.utc)))
+    save_grant(home, "cmdorc.core", new_grant(load_spec(CORE), TelemetryLevel.MINIMAL, datetime.now(timezone.utc)))
 
 
 class Outcome(NamedTuple):

@@ -18,6 +18,7 @@ import json, logging, os, sqlite3, sys, time
 from contextlib import closing, suppress
 from pathlib import Path
 from cmdorc_telemetry import Telemetry, TelemetryReporter
+from cmdorc_telemetry.audit import entries, verify
 from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.spool import Spool
@@ -62,6 +63,13 @@ def ledgers(home):
     with suppress(StorageError), closing(Spool(home.spool, reading=True)) as spool:
         return spool.ledger()
     return {}
+
+def audited(home, ids):
+    with closing(Spool(home.spool, reading=True)) as spool:
+        shared = {name: each for name, each in spool.ledger().items() if name != "history"}
+        wrong = verify(home, lambda: (spool.epoch, shared))
+    assert not wrong, wrong
+    assert set(ids) <= {each for entry in entries(home) for each in entry.event_ids}
 """
 
 Run = Callable[..., Any]
@@ -185,6 +193,7 @@ def test_an_acknowledgement_finds_room_and_nothing_is_sent_twice(full: Run) -> N
             return any(each.acknowledged == 40 for name, each in ledgers(home).items() if name.startswith("code-"))
         telemetry.flush(1)
         assert len(keeper.ids) >= 40
+        audited(home, keeper.ids)
         limited = not (place / "ballast").exists()
         if limited:  # there is no reserve that could help: nothing is acknowledged before there is room
             keeper.then = lambda: None
@@ -198,6 +207,7 @@ def test_an_acknowledgement_finds_room_and_nothing_is_sent_twice(full: Run) -> N
         assert telemetry.flush(DEADLINE)
         counts = [len(keeper.ids), len(set(keeper.ids)), more, limited]
         telemetry.close()
+        audited(home, keeper.ids)
         print(json.dumps(counts))
         """
     )
@@ -205,3 +215,32 @@ def test_an_acknowledgement_finds_room_and_nothing_is_sent_twice(full: Run) -> N
     assert unique == 40 + more
     if not limited:
         assert sent == unique
+
+
+def test_without_room_for_the_audit_nothing_leaves(full: Run) -> None:
+    """Whatever room is left: what left is told of, and with room again all of it leaves."""
+    tried = full(
+        """
+        import shutil
+        tried = []
+        for room in [*range(0, 120, 6)]:
+            home, keeper = Home(place / f"home-{room}"), Keeper()
+            home.root.mkdir()
+            telemetry = start(home, keeper)
+            for _ in range(40):
+                assert track(telemetry)
+            fill(room)
+            telemetry.flush(0.3)
+            early = len(keeper.ids)
+            if home.spool.exists() and ledgers(home):
+                audited(home, keeper.ids)
+            free()
+            assert telemetry.flush(DEADLINE), room
+            telemetry.close()
+            audited(home, keeper.ids)
+            tried.append([room, early, len(set(keeper.ids))])
+            until(lambda: shutil.rmtree(home.root, ignore_errors=True) or not home.root.exists())
+        print(json.dumps(tried))
+        """
+    )
+    assert {unique for _, _, unique in tried} == {40}

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from cmdorc_telemetry.policy import CI_VARIABLES
+
 SCRIPT = Path(sys.executable).with_name("cmdorc")
 DEADLINE = 20.0
 
@@ -24,7 +26,7 @@ class Project:
         self.home = folder / "home"
         self.env = {
             name: value for name, value in os.environ.items()
-            if not name.startswith("CMDORC_") and name not in ("CI", "DO_NOT_TRACK", "PYTHONUNBUFFERED")
+            if not name.startswith("CMDORC_") and name not in (*CI_VARIABLES, "DO_NOT_TRACK", "PYTHONUNBUFFERED")
         }  # fmt: skip
         self.env["CMDORC_HOME"] = str(self.home)
         self.started: list[subprocess.Popen[bytes]] = []

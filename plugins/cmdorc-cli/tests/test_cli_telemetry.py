@@ -13,7 +13,7 @@ import pytest
 
 from cmdorc_telemetry import TelemetryLevel, TelemetryRegistry, clock
 from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, new_grant, save_grant
+from cmdorc_telemetry.consent import CORE_SPEC, Grant, identities, new_grant, save_grant
 
 ASKED = "This project asks for telemetry. It is off. `cmdorc telemetry opt-in` shows what it would send.\n"
 ECHO = 'name = "A"\ncommand = "echo a"'
@@ -65,7 +65,7 @@ def opt_in(project) -> None:
     home = Home(project.home)
     (core,) = TelemetryRegistry.with_core()
     destinations = load_layer(home.config).destinations
-    save_grant(home, CORE_SPEC, new_grant(core, TelemetryLevel.STANDARD, destinations, clock.utcnow()))
+    save_grant(home, CORE_SPEC, new_grant(core, TelemetryLevel.STANDARD, clock.utcnow()), identities(destinations))
 
 
 def lines(project, name: str) -> list[dict[str, str]]:
@@ -153,15 +153,30 @@ def test_a_project_that_does_not_ask_causes_none(project) -> None:
         assert project.run("run", "A").stderr == ""
 
 
-def test_where_somebody_decided_there_is_no_line(project) -> None:
+def test_the_line_comes_once_however_much_is_run_and_never_in_its_output(project) -> None:
+    project.commands(ECHO, ECHO.replace("A", "B"), head="[telemetry]\nenabled = true\nlevel = 'debug'")
+    done = project.run("run", "A", "B", "A", "--flush", "1")
+    assert (done.returncode, done.stderr) == (0, ASKED)
+    assert ASKED.strip() not in done.stdout
+
+
+def test_where_somebody_decided_or_nobody_is_there_there_is_no_line(project) -> None:
     project.commands(ECHO, head="[telemetry]\nenabled = true")
-    for name, value in (("DO_NOT_TRACK", "1"), ("CMDORC_TELEMETRY", "off"), ("CMDORC_TELEMETRY", "minimal")):
+    for name, value in (("DO_NOT_TRACK", "1"), ("CMDORC_TELEMETRY", "off"), ("CMDORC_TELEMETRY", "minimal"),
+                        ("CMDORC_TELEMETRY", "what"), ("CI", "true"), ("GITLAB_CI", "true")):  # fmt: skip
         project.env[name] = value
         assert project.run("run", "A").stderr == "", name
         del project.env[name]
     config = project.write("[telemetry]\nenabled = false\n", "home/config.toml")
     assert project.run("run", "A").stderr == ""
+    operators = project.write("[telemetry]\n", "operator.toml")
+    project.env["CMDORC_TELEMETRY_CONFIG"] = str(operators)
+    assert project.run("run", "A").stderr == ""  # an operator's file takes nothing back
     config.unlink()
+    assert project.run("run", "A").stderr == ASKED
+    operators.write_text("[telemetry]\nlevel = 'off'\n")
+    assert project.run("run", "A").stderr == ""
+    del project.env["CMDORC_TELEMETRY_CONFIG"]
     assert project.run("run", "A").stderr == ASKED
     save_grant(Home(project.home), CORE_SPEC, Grant(record=False))
     assert project.run("run", "A").stderr == ""
@@ -172,7 +187,6 @@ def test_where_somebody_decided_there_is_no_line(project) -> None:
     [
         ("[telemetry]\nlevle = 'minimal'", "telemetry.levle: unknown key"),
         ("[telemetry]\nenabled = 'yes'", "telemetry.enabled: found 'yes'; expected true or false"),
-        ("[telemetry]\nlevel = 'debug'", "level: found 'debug' without debug_consent_given"),
     ],
 )
 def test_a_wrong_table_turns_telemetry_off_and_stops_nothing(probe, head: str, said: str) -> None:

@@ -70,6 +70,24 @@ def judge(answer: Answer, event_ids: Collection[str], host: str, now: float) -> 
     raise RetryLater(f"{host} {_HINTS.get(status, 'gave an answer that no telemetry server gives')} ({status})")
 
 
+def judge_erasure(answer: Answer, host: str) -> None:
+    """What became of a request to erase: returning means that it was done.
+
+    Raises Rejected where to ask again is of no use, RetryLater where it is.
+    """
+    status = answer.status
+    if status in (404, 405, 410, 501):
+        raise Rejected(f"{host} has nothing of this install, or no way to erase it ({status})")
+    if not 200 <= status < 300:
+        hint = _HINTS[status] if status in (401, 403) else "did not erase this install"
+        raise RetryLater(f"{host} {hint} ({status}){_reason(answer)}")
+    try:
+        if answer.body != b"":  # any service may answer 200 and some page
+            msgspec.json.decode(answer.body or b"", type=dict[str, Any])
+    except UNREADABLE:
+        raise RetryLater(f"{host} gave an answer that cannot be read: is 'endpoint' a telemetry server?") from None
+
+
 def _accepted(answer: Answer, event_ids: Collection[str], host: str) -> BatchResult:
     if answer.body is None:
         raise RetryLater(f"{host} gave too long an answer")

@@ -17,7 +17,7 @@ from cmdorc_telemetry.errors import DeliveryError, Rejected, RetryLater
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.types import Batch, BatchEvent, BatchResult
 
-from .answers import UNREADABLE, Answer, judge
+from .answers import UNREADABLE, Answer, judge, judge_erasure
 from .compression import Coding, codings
 from .endpoint import check_endpoint, check_token
 
@@ -76,12 +76,13 @@ class HttpReporter(TelemetryReporter):
         return batch.events[0].body if len(batch.events) == 1 else super().encode(batch)
 
     async def erase(self, install_ids: Sequence[str]) -> bool:
-        """Ask the server to delete these installs. True where it holds nothing of them any more."""
-        try:
-            answers = [await self._request("DELETE", f"/installs/{quote(each, safe='')}") for each in install_ids]
-        except DeliveryError:
-            return False
-        return all(200 <= answer.status < 300 or answer.status == 404 for answer in answers)
+        """Ask the server to delete these installs. True: it holds nothing of them any more.
+
+        Raises Rejected where it has nothing to erase, or no way to; RetryLater where it did not confirm.
+        """
+        for each in install_ids:
+            judge_erasure(await self._request("DELETE", f"/installs/{quote(each, safe='')}"), self._host)
+        return True
 
     async def fetch_policy(self, etag: str | None) -> Mapping[str, Any] | None:
         """What the operator wants less of, with its ``etag``; None where nothing is new or nothing can be had."""

@@ -345,17 +345,40 @@ async def test_report_sends_one_event(server: Server, reporter: HttpReporter) ->
 
 async def test_erase(server: Server, reporter: HttpReporter) -> None:
     server.will_answer(204)
-    server.will_answer(404)
+    server.will_answer(200, '{"message": "Erased.", "deleted": 3}')
     assert await reporter.erase(["a", "b/../c"]) is True
     assert [(request.method, request.path) for request in server.seen] == [
         ("DELETE", "/v1/installs/a"),
         ("DELETE", "/v1/installs/b%2F..%2Fc"),
     ]
-    server.will_answer(200)
-    server.will_answer(503)
-    assert await reporter.erase(["a", "b"]) is False
+    server.will_answer(204)
+    server.will_answer(503, '{"message": "later"}')
+    with pytest.raises(RetryLater, match=r"did not erase this install \(503\): later$"):
+        await reporter.erase(["a", "b"])
     server.will("reset-after-reading", "reset-after-reading")  # on the connection that was kept, and on a new one
-    assert await reporter.erase(["a"]) is False
+    with pytest.raises(RetryLater):
+        await reporter.erase(["a"])
+
+
+@pytest.mark.parametrize("status", [404, 405, 410, 501])
+async def test_a_server_that_cannot_erase(server: Server, reporter: HttpReporter, status: int) -> None:
+    server.will_answer(status)
+    with pytest.raises(Rejected, match=rf"has nothing of this install, or no way to erase it \({status}\)$"):
+        await reporter.erase(["a"])
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 408, 429, 500])
+async def test_an_erasure_that_is_not_confirmed(server: Server, reporter: HttpReporter, status: int) -> None:
+    server.will_answer(status)
+    with pytest.raises(RetryLater, match=rf"\({status}\)$"):
+        await reporter.erase(["a"])
+
+
+@pytest.mark.parametrize("body", [b"<html>Welcome to the hotel</html>", b"[]", b"\xff"])
+async def test_a_page_is_no_confirmation(server: Server, reporter: HttpReporter, body: bytes) -> None:
+    server.will_answer(200, body)
+    with pytest.raises(RetryLater, match="cannot be read"):
+        await reporter.erase(["a"])
 
 
 async def test_policy(server: Server, reporter: HttpReporter) -> None:

@@ -59,7 +59,7 @@ def create_app(settings: Settings, store: Store, *, now: Callable[[], float] = c
         data = body.expand(raw, coding, settings.expanded_limit)
         lines = body.lines(data, batch, settings.batch_limit)
         answer, wait = await reports.take(lines, request.headers.get(HEADER), now())
-        statuses = {result.status for result in answer.results}
+        statuses = {result.status for result in answer.results if result.reason != "unwanted"}
         headers = {"Retry-After": str(wait)} if wait else None
         if not batch and statuses == {"rejected"}:
             return _json(msgspec.structs.replace(answer, message=f"Not taken: {answer.results[0].detail}"), 422)

@@ -18,6 +18,7 @@ from cmdorc_telemetry.errors import ConfigError, TelemetryError
 from cmdorc_telemetry.spec import BASE, TelemetryRegistry, load_spec
 
 from . import __version__
+from .policy import load_policy
 from .retention import purge as purge_store
 from .settings import Settings
 from .sqlite import SQLiteStore
@@ -74,16 +75,20 @@ def cli() -> None:
 @click.option("--accept-private", is_flag=True, help="Accept private properties: for a server of your own alone.")
 @click.option("--rate-limit", default=6000, show_default=True, type=click.IntRange(0), metavar="N",
               help="Events a minute and install; 0 for no limit.")  # fmt: skip
+@click.option("--policy", type=click.Path(path_type=Path), metavar="FILE", help="TOML: what you want less of.")
 @_spec_option
 def serve(
-    host: str, port: int, store: Path, k: int, accept_private: bool, rate_limit: int, specs: tuple[Path, ...]
-) -> None:
+    host: str, port: int, store: Path, k: int, accept_private: bool, rate_limit: int, policy: Path | None,
+    specs: tuple[Path, ...],
+) -> None:  # fmt: skip
     """Serve until interrupted. The first line of output says where: listening on URL."""
     from . import serving
     from .api import create_app
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    settings = Settings(k=k, accept_private=accept_private, rate_limit=rate_limit, registry=_registry(specs))
+    registry = _registry(specs)
+    settings = Settings(k=k, accept_private=accept_private, rate_limit=rate_limit, registry=registry,
+                        policy=load_policy(policy, registry) if policy is not None else {})  # fmt: skip
 
     async def run() -> None:
         keeper = SQLiteStore(store)

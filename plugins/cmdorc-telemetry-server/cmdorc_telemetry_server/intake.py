@@ -11,7 +11,17 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
-from cmdorc_telemetry.spec import LEVELS, Body, Level, TelemetryRegistry, wire_shape
+from cmdorc_telemetry.spec import (
+    EVERYTHING,
+    LEVELS,
+    Body,
+    Event,
+    Level,
+    Rule,
+    TelemetryRegistry,
+    Wishes,
+    wire_shape,
+)
 
 from .store import Record
 
@@ -19,6 +29,7 @@ _CORE_SPEC, _TIMED_EVENT = "cmdorc.core", "command_completed"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DAY = 86_400
 _MOST_DETAIL = 200
+_NO_WISHES = Wishes()
 
 
 class Refusal(Struct, frozen=True):
@@ -27,7 +38,7 @@ class Refusal(Struct, frozen=True):
     event_id: str
     """Empty where the line does not say it."""
     reason: str
-    """``unreadable``, ``unknown-spec``, ``unknown-event`` or ``invalid``."""
+    """``unreadable``, ``unknown-spec``, ``unknown-event``, ``invalid`` or ``unwanted``."""
     detail: str
 
 
@@ -45,12 +56,18 @@ class _Kind(Struct):
     """Whether its duration counts for the percentile."""
     level: Level | None
     """The level that it is stored with; None, with private properties, for what it says itself."""
+    event: Event
+    wanted: Rule
+    """What the operator wants of it at most."""
 
 
 class Intake:
-    """Judges events by the specs of ``registry``. With ``accept_private``, private properties are accepted."""
+    """Judges events by the specs of ``registry``. With ``accept_private``, private properties are accepted.
 
-    def __init__(self, registry: TelemetryRegistry, *, accept_private: bool) -> None:
+    ``wishes``: what the operator wants less of. It is not stored, whether or not the client knew.
+    """
+
+    def __init__(self, registry: TelemetryRegistry, *, accept_private: bool, wishes: Wishes = _NO_WISHES) -> None:
         self._specs = {spec.ref: spec for spec in registry}
         self._kinds: dict[tuple[str, str, Level], _Kind] = {}
         for spec in registry:
@@ -61,7 +78,7 @@ class Intake:
                         kept = None if accept_private else level
                         decoder = msgspec.json.Decoder(wire_shape(event, kept))
                         self._kinds[spec.ref, event.name, level] = _Kind(
-                            decoder, timed and event.name == _TIMED_EVENT, kept
+                            decoder, timed and event.name == _TIMED_EVENT, kept, event, wishes.of(event.name)
                         )
 
     def judge(self, line: bytes, now: float) -> Record | Refusal:
@@ -90,7 +107,7 @@ _HEAD = msgspec.json.Decoder(_Head)
 _ANY = msgspec.json.Decoder(dict[str, Any])
 
 
-def _record(kind: _Kind, body: Body, head: _Head, now: int) -> Record:
+def _record(kind: _Kind, body: Body, head: _Head, now: int) -> Record | Refusal:
     fields: Any = body
     try:
         then = datetime.fromisoformat(fields.timestamp.removesuffix("Z") + "+00:00").timestamp()
@@ -100,14 +117,19 @@ def _record(kind: _Kind, body: Body, head: _Head, now: int) -> Record:
         digest = hashlib.sha256(msgspec.json.encode(body)).digest()
         fields.event_id = str(uuid.UUID(bytes=_version_8(digest[:16])))
     fields.spec, fields.level = head.spec, kind.level or fields.level
+    # Written anew from the decoded fields: a duplicate key or white space could carry anything.
+    stored = kind.wanted.narrow(kind.event, msgspec.json.encode(body))
+    if stored is None:
+        return Refusal(fields.event_id, "unwanted", "the operator of this server asks for less: see /policy")
+    if kind.wanted != EVERYTHING:
+        fields = kind.decoder.decode(stored)
     return Record(
         event_id=fields.event_id,
         install=fields.anonymous_install_id,
         spec=head.spec,
         event=head.event,
         received=now,
-        # Written anew from the decoded fields: a duplicate key or white space could carry anything.
-        body=msgspec.json.encode(body),
+        body=stored,
         day=int(min(then, now) // _DAY),
         duration_ms=_duration(fields) if kind.timed else None,
     )

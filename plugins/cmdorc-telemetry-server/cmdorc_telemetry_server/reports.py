@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from cmdorc_telemetry import clock
+from cmdorc_telemetry.spec import read_wishes
 from cmdorc_telemetry.types import EventStatus
 
 from .drops import Drops, parse
@@ -43,7 +44,8 @@ class Reports:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._k = settings.k
         self._store = store
-        self._intake = Intake(settings.registry, accept_private=settings.accept_private)
+        wishes = read_wishes(dict(settings.policy))
+        self._intake = Intake(settings.registry, accept_private=settings.accept_private, wishes=wishes)
         self._limit = RateLimit(settings.rate_limit)
         self.malformed_drops = 0
         """Headers about drops that could not be read."""

@@ -24,7 +24,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     registry: TelemetryRegistry = field(default_factory=TelemetryRegistry.with_core)
     """The specs that events are checked against."""
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """What ``GET /v1/policy`` answers: what this server wants less of."""
+    """What this server wants less of: what ``GET /v1/policy`` answers, and what is not stored."""
     body_limit: int = 2 * MIB
     """Bytes of a request's body as it is sent."""
     expanded_limit: int = 16 * MIB

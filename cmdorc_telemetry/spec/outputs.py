@@ -1,0 +1,223 @@
+"""What is made of a spec for people and for other programs: a table of outputters, name → function of the spec.
+
+Owns the words that say which values a property may have. Reads nothing but the spec: two runs give the same bytes, so
+a generated file that differs from what its spec yields can fail a test.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from textwrap import fill
+from zlib import crc32
+
+import msgspec
+
+from .documents import load_spec
+from .model import Event, TelemetrySpec
+from .property import BASE, LEVELS, Level, Property, bucket_labels
+
+_UUIDS = ("5f0c1e9a-7d43-4b6e-9c55-2a8e6f10b3d7", "0199f3c2-8a40-7c1d-b2e6-41d05a9f7e83")
+_EXAMPLES = {
+    "event": "command_completed", "cmdorc_version": "0.12.0", "app_name": "my-app", "app_version": "2.4.1",
+    "python_version": "3.12", "os": "linux", "arch": "x86_64", "anonymous_install_id": _UUIDS[0],
+    "timestamp": "2026-03-14T09:26:53Z", "event_id": _UUIDS[1], "spec": "cmdorc.core@1", "level": "minimal",
+    "sampling_rate": 0.25,
+}  # fmt: skip
+"""Of base fields; those of an event's own are made from their types."""
+_PAGE_WIDTH = 120
+
+
+def values(prop: Property) -> str:
+    """Which values a property may have, in words."""
+    text = {
+        "bool": "yes or no",
+        "bucket": ", ".join(bucket_labels(prop.edges)) if prop.edges else "",
+        "count": f"whole number, {_range(prop)}",
+        "duration_ms": f"whole milliseconds, {_range(prop)}",
+        "enum": ", ".join((*prop.members, "other")),
+        "hash": "12 hex digits",
+        "number": f"number, {_range(prop)}",
+        "string": f"text, at most {prop.max_length} characters",
+        "timestamp": "UTC, to the second",
+        "uuid": "36 characters",
+        "version": "version, at most 40 characters",
+    }[prop.type]
+    return text if prop.max_items is None else f"up to {prop.max_items} of: {text}"
+
+
+def _range(prop: Property) -> str:
+    least = prop.min or 0
+    return f"{least:g} or more" if prop.max is None else f"{least:g} to {prop.max:g}"
+
+
+def example(name: str, prop: Property) -> object:
+    """A value that ``prop`` may have: always the same for the same name."""
+    if name in BASE:
+        return _EXAMPLES[name]
+    some = crc32(name.encode())
+    least = prop.min or 0
+    value: object = {
+        "bool": some % 2 == 0,
+        "bucket": bucket_labels(prop.edges)[1] if prop.edges else "",
+        "count": _within(prop, least + 1 + some % 8),
+        "duration_ms": _within(prop, least + 1843),
+        "enum": prop.members[some % len(prop.members)] if prop.members else "",
+        "hash": f"{some:08x}{some % 0xFFFF:04x}",
+        "number": min(least + 1.5, least + 1.5 if prop.max is None else prop.max),
+        "string": "…",
+        "timestamp": _EXAMPLES["timestamp"],
+        "uuid": _UUIDS[0],
+        "version": "2.4.1",
+    }[prop.type]
+    return value if prop.max_items is None else [value]
+
+
+def _within(prop: Property, number: float) -> int:
+    return int(number if prop.max is None else min(number, prop.max))
+
+
+# -- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def markdown(spec: TelemetrySpec) -> str:
+    """A page that says what is collected, for whoever wants to know before saying yes."""
+    blocks = [
+        f"# What we collect: {spec.meta.title or spec.meta.name}",
+        f"<!-- Made by `make docs` from the spec {spec.ref}. Not to be edited by hand: a test compares. -->",
+        _wrapped(
+            f"{spec.meta.description} This page is made from the same file that every event is checked against, on your"
+            " machine before it is sent and by a server before it is stored: what is not in these tables is in no"
+            " event."
+        ),
+        _wrapped(
+            "Nothing at all is recorded before you say yes. Then you choose how much may be shared; each level adds to"
+            " the one before. What stays with you is for your own statistics: it is kept on your machine, and reaches"
+            " nobody but destinations that you mark as your own."
+        ),
+        _levels(spec),
+        *_whole(spec),
+        "## In every event",
+        _table(("field", "values", "example", "what it is"), (_row(name, prop) for name, prop in BASE.items())),
+        _wrapped(
+            "`app_name` and `app_version` are there only where the application is not cmdorc; `sampling_rate` only"
+            " where not every event is shared. No address, no user name, no host name, no path, no variable, no output"
+            " of a command is among them, at any level."
+        ),
+        *(block for event in spec.events for block in _event(spec, event)),
+        *_hashes(spec),
+        "## Values",
+        _wrapped(
+            "A value that breaks its bounds is not sent. What is none of the listed words is sent as `other`; numbers"
+            " whose values are ranges, such as `10-60`, are sent as the range alone."
+        ),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    return fill(text, _PAGE_WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _row(name: str, prop: Property, *more: str) -> tuple[str, ...]:
+    shown = msgspec.json.encode(example(name, prop)).decode()
+    return (f"`{name}`", *more, values(prop), f"`{shown}`", prop.description)
+
+
+def _own(event: Event, level: Level) -> list[str]:
+    """The own fields of ``event`` that ``level`` adds to the level below."""
+    return [name for name, prop in event.properties.items() if prop.level == level and prop.shared_at(level)]
+
+
+def _private(event: Event) -> dict[str, Property]:
+    return {name: prop for name, prop in event.properties.items() if not prop.shared_at(LEVELS[-1])}
+
+
+def _levels(spec: TelemetrySpec) -> str:
+    head = ("event", *(f"{level.upper()}{' adds' if number else ''}" for number, level in enumerate(LEVELS)),
+            "stays with you")  # fmt: skip
+    rows = (
+        (f"[`{event.name}`](#{event.name})", *(", ".join(names) or "–" for names in
+         (*(_own(event, level) for level in LEVELS), _private(event))))
+        for event in spec.events
+    )  # fmt: skip
+    return _table(head, rows)
+
+
+def _whole(spec: TelemetrySpec) -> list[str]:
+    event = max(spec.events, key=lambda each: len(_own(each, "minimal")), default=None)
+    if event is None or not event.shared_at("minimal"):
+        return []
+    base = {name: prop for name, prop in BASE.items() if name not in ("app_name", "app_version", "sampling_rate")}
+    own = {name: event.properties[name] for name in _own(event, "minimal")}
+    body = {name: example(name, prop) for name, prop in {**base, **own}.items()}
+    body.update(event=event.name, spec=spec.ref)
+    text = msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
+    return [
+        "## A whole event",
+        "This is all of it, at MINIMAL:",
+        f"```json\n{text}\n```",
+        "`cmdorc telemetry show-payload` prints the bytes of those that wait on your machine.",
+    ]
+
+
+def _event(spec: TelemetrySpec, event: Event) -> list[str]:
+    meaning = event.semantics
+    why = f" Why it is collected: {_sentence(meaning.why)}" if meaning.why else ""
+    rate = spec.sampling_rate(event)
+    share = "Every one is shared" if rate == 1 else f"Of these, {100 * rate:.3g}% are shared, chosen by their ids"
+    rows = [_row(name, event.properties[name], level.upper()) for level in LEVELS for name in _own(event, level)]
+    blocks = [
+        f"## {event.name}",
+        _wrapped(_sentence(meaning.what) + why),
+        _wrapped(f"{share}. A server keeps it for at most {spec.retention_days(event)} days.") if rows
+        else "None of it is ever shared.",
+    ]  # fmt: skip
+    if rows:
+        blocks.append(_table(("field", "from level", "values", "example", "what it is"), rows))
+    if private := _private(event):
+        blocks.append("Stays with you:")
+        blocks.append("\n".join(f"- `{name}` – {prop.description} ({values(prop)})" for name, prop in private.items()))
+    return blocks
+
+
+def _sentence(text: str) -> str:
+    return f"{text.rstrip('.')}." if text else ""
+
+
+def _hashes(spec: TelemetrySpec) -> list[str]:
+    hashed = {name for event in spec.events for name, prop in event.properties.items() if prop.type == "hash"}
+    if not hashed:
+        return []
+    names = ", ".join(f"`{name}`" for name in sorted(hashed))
+    return [
+        "## Hashes",
+        _wrapped(
+            f"{names}: sent at DEBUG alone, which asks separately and ends by itself after 30 days. Each is the first"
+            " 12 hex digits of HMAC-SHA256 over the text in UTF-8. Its key is 32 random bytes in"
+            " `~/.cmdorc/telemetry_salt`; it is made on your machine, never leaves it, and is deleted with `opt-out`."
+            " Without it nobody can find out a name by trying names out, and nobody can compare your hashes with those"
+            " of somebody else. With it, your own machine can."
+        ),
+    ]
+
+
+OUTPUTS: Mapping[str, Callable[[TelemetrySpec], str]] = {"markdown": markdown}
+"""Every outputter by its name."""
+
+
+def main() -> None:
+    """``python -m cmdorc_telemetry.spec.outputs NAME SPEC FILE``: write what an outputter makes of a spec."""
+    name, source, target = sys.argv[1:]
+    Path(target).write_text(OUTPUTS[name](load_spec(source)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

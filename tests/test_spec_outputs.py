@@ -1,0 +1,118 @@
+"""``docs/what-we-collect.md`` is what its generator makes of the spec; other specs get pages that are true of them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cmdorc_telemetry.spec import BASE, CORE, LEVELS, TelemetrySpec, load_spec, value_type
+from cmdorc_telemetry.spec.outputs import OUTPUTS, example, markdown, values
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "what-we-collect.md"
+SPEC = load_spec(CORE)
+EVERY_TYPE = msgspec.convert({
+    "meta": {"name": "shop.cart"},
+    "config": {"default_retention_days": 30, "default_sampling_rate": 0.125},
+    "events": [
+        {"name": "paid", "semantics": {"what": "A cart was paid."}, "properties": {
+            "express": {"type": "bool"}, "items": {"type": "count", "min": 1, "max": 2},
+            "took": {"type": "duration_ms", "max": 60000}, "discount": {"type": "number", "min": 0, "max": 1},
+            "means": {"type": "enum", "members": ["card", "cash"]}, "total": {"type": "bucket", "edges": [10, 100]},
+            "goods": {"type": "hash", "max_items": 3}, "release": {"type": "version"}, "order": {"type": "uuid"},
+            "due": {"type": "timestamp"}, "currency": {"type": "string", "pattern": "[A-Z]{3}", "max_length": 3},
+            "mail": {"type": "string", "pattern": ".*", "max_length": 80, "pii": True},
+        }},
+        {"name": "noted", "semantics": {"what": "Somebody wrote a note"}, "properties": {
+            "note": {"type": "string", "pattern": ".*", "max_length": 80, "audience": "private"},
+        }},
+    ],
+}, TelemetrySpec)  # fmt: skip
+
+
+def section(page: str, name: str) -> str:
+    found = re.search(rf"^## {re.escape(name)}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert found is not None, name
+    return found[1]
+
+
+def test_the_page_is_what_the_generator_makes(tmp_path: Path) -> None:
+    made = tmp_path / "page.md"
+    command = ["-m", "cmdorc_telemetry.spec.outputs", "markdown", str(CORE), str(made)]
+    subprocess.run([sys.executable, *command], check=True)
+    assert made.read_bytes() == PAGE.read_bytes(), "run `make docs`"
+
+
+@pytest.mark.parametrize("spec", [SPEC, EVERY_TYPE], ids=lambda spec: spec.ref)
+def test_every_field_is_there_once_shared_or_not(spec: TelemetrySpec) -> None:
+    page = OUTPUTS["markdown"](spec)
+    for event in spec.events:
+        text = section(page, event.name)
+        rows = dict(re.findall(r"^\| `(\w+)` \| (MINIMAL|STANDARD|DEBUG) \|", text, re.MULTILINE))
+        kept = re.findall(r"^- `(\w+)` – ", text, re.MULTILINE)
+        shared = {name: prop.level.upper() for name, prop in event.properties.items() if prop.shared_at(LEVELS[-1])}
+        assert rows == shared
+        assert set(kept) == event.properties.keys() - shared.keys()
+        assert ("None of it is ever shared." in text) == (not shared)
+        assert not shared or f"at most {spec.retention_days(event)} days" in text
+    base = re.findall(r"^\| `(\w+)` \|", section(page, "In every event"), re.MULTILINE)
+    assert base == list(BASE)
+
+
+def test_the_table_on_top_has_each_field_in_its_column() -> None:
+    page = markdown(SPEC)
+    for event in SPEC.events:
+        (line,) = re.findall(rf"^\| \[`{event.name}`\]\(#{event.name}\) \| (.*) \|$", page, re.MULTILINE)
+        columns = [set() if cell == "–" else set(cell.split(", ")) for cell in line.split(" | ")]
+        for number, level in enumerate(LEVELS):
+            assert columns[number] == {
+                name for name, prop in event.properties.items() if prop.shared_at(level) and prop.level == level
+            }
+        assert columns[3] == {name for name, prop in event.properties.items() if prop.audience == "private"}
+
+
+@pytest.mark.parametrize("spec", [SPEC, EVERY_TYPE], ids=lambda spec: spec.ref)
+def test_examples_are_values_that_the_property_may_have(spec: TelemetrySpec) -> None:
+    properties = {**BASE, **{name: prop for event in spec.events for name, prop in event.properties.items()}}
+    for name, prop in properties.items():
+        if name in BASE or prop.type != "string":
+            msgspec.convert(example(name, prop), value_type(prop))
+
+
+def test_values_are_told_in_words() -> None:
+    (paid, _) = EVERY_TYPE.events
+    assert {name: values(prop) for name, prop in paid.properties.items()} == {
+        "express": "yes or no",
+        "items": "whole number, 1 to 2",
+        "took": "whole milliseconds, 0 to 60000",
+        "discount": "number, 0 to 1",
+        "means": "card, cash, other",
+        "total": "<10, 10-100, >=100",
+        "goods": "up to 3 of: 12 hex digits",
+        "release": "version, at most 40 characters",
+        "order": "36 characters",
+        "due": "UTC, to the second",
+        "currency": "text, at most 3 characters",
+        "mail": "text, at most 80 characters",
+    }
+
+
+def test_what_is_sampled_is_told() -> None:
+    assert "Of these, 12.5% are shared" in section(markdown(EVERY_TYPE), "paid").replace("\n", " ")
+    assert "Every one is shared" in section(markdown(SPEC), "command_completed")
+
+
+def test_hashes_are_explained_where_there_are_any() -> None:
+    text = " ".join(section(markdown(SPEC), "Hashes").split())
+    hashed = {name for event in SPEC.events for name, prop in event.properties.items() if prop.type == "hash"}
+    assert hashed <= set(re.findall(r"`(\w+)`", text))
+    assert "HMAC-SHA256" in text
+    without = TelemetrySpec(meta=EVERY_TYPE.meta, events=EVERY_TYPE.events[1:])
+    assert "## Hashes" not in markdown(without)
+    assert "## A whole event" not in markdown(without)
+    assert "## Values" in markdown(TelemetrySpec(meta=EVERY_TYPE.meta))
