@@ -85,6 +85,11 @@ def test_a_file_may_end_without_a_line_end() -> None:
     assert line_of("\n[a]\nb = 1", "a.b", form="toml") == 3
 
 
+def test_what_looks_like_a_table_inside_of_a_list_is_none() -> None:
+    text = '[a]\nlist = [\n["b"],\n]\nafter = 1\n[b]\n'
+    assert [line_of(text, at, form="toml") for at in ("a.after", "b")] == [5, 6]
+
+
 def test_everything_in_the_core_spec_is_found() -> None:
     text = Path(CORE).read_text(encoding="utf-8")
     lines = text.splitlines()
