@@ -68,7 +68,7 @@ lint = "x"
     ("operations.pay.success.plan", "success ="), ("waivers[0]", "[[waivers]]"), ("waivers[0].lint", "lint ="),
     ("events.a.properties.amount", "amount ="), ("events.a.properties.context.user.id", "context ="),
     ("events.a.properties.unknown", '[events."properties"]'), ("events.a.b.properties.x", "properties = {}"),
-    ("", "# events.paid"), ("nothing", "# events.paid"),
+    ("meta.name.first", "meta.name"), ("", "# events.paid"), ("nothing", "# events.paid"),
 ])  # fmt: skip
 def test_a_path_stands_where_it_is_declared(at: str, stands: str) -> None:
     lines = TOML.splitlines()
@@ -79,6 +79,15 @@ def test_a_path_stands_where_it_is_declared(at: str, stands: str) -> None:
     if at.endswith("cd"):
         expected = next(number for number, line in enumerate(lines, 1) if "u0064" in line)
     assert (found, lines[found - 1]) == (expected, lines[expected - 1])
+
+
+def test_a_file_may_end_without_a_line_end() -> None:
+    assert line_of("\n[a]\nb = 1", "a.b", form="toml") == 3
+
+
+def test_what_looks_like_a_table_inside_of_a_list_is_none() -> None:
+    text = '[a]\nlist = [\n["b"],\n]\nafter = 1\n[b]\n'
+    assert [line_of(text, at, form="toml") for at in ("a.after", "b")] == [5, 6]
 
 
 def test_everything_in_the_core_spec_is_found() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
-from math import isfinite
 from typing import Any
 
 from ..spec.conditions import parse
@@ -14,6 +12,7 @@ from ..spec.lint.privacy import looks_secret
 from ..spec.property import BASE, NAME, WORD, Property
 from ..spec.versions import Version
 from ..spec.versions import check as check_version
+from .question import is_number, is_text
 
 MOST = 1_000_000_000
 """More days, milliseconds, characters or events than that are a slip of the hand."""
@@ -153,12 +152,8 @@ def _unspeakable(value: Any) -> str:
     elif isinstance(value, list):
         inner = value
     else:
-        if isinstance(value, str):
-            return "" if value.isascii() or not re.search("[\ud800-\udfff]", value) else "half of a character"
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            return f"the number {value:e}" if abs(value) < 10**300 else "a very large number"
-        known = not (value is None or (isinstance(value, float) and not isfinite(value)))
-        return "" if known else json.dumps(value)
+        known = isinstance(value, bool) or is_text(value) or is_number(value)
+        return "" if known else "null" if value is None else f"{value!a:.40}"
     return next(filter(None, map(_unspeakable, inner)), "")
 
 

@@ -36,14 +36,16 @@ class Question(NamedTuple):
         return other is not None and self._replace(check=other.check) == other
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
+    """Whether it is a text, and all of it can be written."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:  # half of a character, from a terminal that speaks another language
         return False
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a number that others can read."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return isfinite(value) if isinstance(value, float) else abs(value) <= 2**63
@@ -58,12 +60,12 @@ def _is_list(is_one: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "text": ("a text", _is_text),
+    "text": ("a text", is_text),
     "yes": ("true or false", lambda value: isinstance(value, bool)),
-    "number": ("a number", lambda value: value is None or _is_number(value)),
-    "numbers": ("a list of numbers", _is_list(_is_number)),
-    "names": ("a list of texts", _is_list(_is_text)),
-    "conditions": ("a list of conditions", _is_list(_is_text)),
+    "number": ("a number", lambda value: value is None or is_number(value)),
+    "numbers": ("a list of numbers", _is_list(is_number)),
+    "names": ("a list of texts", _is_list(is_text)),
+    "conditions": ("a list of conditions", _is_list(is_text)),
     "table": ("a table", lambda value: isinstance(value, dict)),
     "version": ("a whole number, or three such as '1.0.0'", _is_version),
 }

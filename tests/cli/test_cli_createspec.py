@@ -182,10 +182,24 @@ def test_a_wrong_answer_is_told_before_the_next_question(machine: Any, terminal:
     screen.answer("Version", f"{CTRL_U}1.x{ENTER}")
     screen.until("found version '1.x'; expected a whole number")
     screen.answer("expected", f"{CTRL_U}2{ENTER}")
-    screen.answer("Title", CTRL_C)
+    for question in OFFERED[1:7]:
+        screen.answer(question, ENTER)
+    screen.answer("For how many days", f"{CTRL_U}x{ENTER}")
+    screen.until("found 'x'; expected a number")
+    screen.answer("expected", f"{CTRL_U}0{ENTER}")
+    screen.answer("whole number, 1 to 1,000,000,000", CTRL_C)
     assert screen.end() == 1
     assert screen.stdout == b""
     assert written(machine) == []
+
+
+def test_on_a_narrow_terminal_what_would_be_right_is_said(machine: Any, terminal: Callable[..., Any]) -> None:
+    screen = terminal("create-spec", columns=60)
+    screen.answer("Name of the spec", f"a b{ENTER}")
+    screen.until("expected at most 100 letters, digits and . _ + -")
+    assert "is no name" not in screen.shown
+    screen.answer("expected", CTRL_C)
+    assert screen.end() == 1
 
 
 def test_who_goes_back_finds_what_was_answered_and_may_answer_otherwise(

@@ -55,7 +55,8 @@ def specs(machine: Any) -> Any:
                                       "100%� number)"], "1 file, 0 findings."),
     (["broken.toml", "wrong.toml"], 2, [
         "broken.toml: events[0].properties.plan.type found 'enumm'; expected one of bool, bucket, count, "
-        "duration_ms, enum, hash, json, number, string, timestamp, uuid, version. Did you mean 'enum'?  [contradiction: no-spec]",
+        "duration_ms, enum, hash, json, number, string, timestamp, uuid, version. Did you mean 'enum'? "
+        "[contradiction: no-spec]",
         "wrong.toml: "], "2 files, 2 findings."),
 ])  # fmt: skip
 def test_findings_are_said_and_counted(specs: Any, args: list[str], code: int, shown: list[str], counted: str) -> None:
