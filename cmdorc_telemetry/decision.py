@@ -18,8 +18,8 @@ from .policy import Policy
 from .situation import Situation
 from .spec import Level, Shapes, TelemetryRegistry, lower, project
 
-Stamp = tuple[int, int, int] | None
-"""What a file is known by; None for one that is not there."""
+Stamp = tuple[int, int, int, int] | None
+"""What a file is known by, with the time that nobody can set back; None for one that is not there."""
 
 
 def level_name(level: TelemetryLevel) -> Level | None:
@@ -165,7 +165,7 @@ def _stamp(path: Path) -> Stamp:
         status = os.stat(path)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
 def _digest(value: object) -> str:

@@ -10,6 +10,7 @@ import inspect
 import logging
 import queue
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -307,6 +308,8 @@ class Anonymizer:
         self._answers: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._abandoned = False
+        self._end = weakref.finalize(self, self._requests.put, None)  # what it puts into can take it at any moment
+        self._end.atexit = False
 
     def __call__(self, event: Event) -> Mapping[str, Any]:
         """The replacements. Raises PluginError where the plugin fails, hangs, or hung before."""
@@ -322,7 +325,8 @@ class Anonymizer:
         if self._abandoned:
             raise PluginError("did not answer before and is given up")
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"telemetry-{self.name}", daemon=True)
+            work = (self._function, self._requests, self._answers)
+            self._thread = threading.Thread(target=_serve, args=work, name=f"anonymize-{self.name}", daemon=True)
             self._thread.start()
         self._requests.put(event)
         try:
@@ -336,15 +340,18 @@ class Anonymizer:
             raise PluginError(f"returned {type(answer).__name__} instead of a mapping")
         return answer
 
-    def _run(self) -> None:
-        while (event := self._requests.get()) is not None:
-            try:
-                answer: object = self._function(event)
-                # Read here: a mapping is code of somebody else, too.
-                self._answers.put(dict(answer) if isinstance(answer, Mapping) else answer)
-            except BaseException as fault:
-                self._answers.put(fault)
-
     def close(self) -> None:
-        """Let the thread end."""
-        self._requests.put(None)
+        """Let the thread end, as it does by itself when nobody holds the anonymizer any more."""
+        self._end()
+
+
+def _serve(
+    function: AnonymizeFunction, requests: queue.SimpleQueue[Event | None], answers: queue.SimpleQueue[object]
+) -> None:
+    while (event := requests.get()) is not None:
+        try:
+            answer: object = function(event)
+            # Read here: a mapping is code of somebody else, too.
+            answers.put(dict(answer) if isinstance(answer, Mapping) else answer)
+        except BaseException as fault:
+            answers.put(fault)

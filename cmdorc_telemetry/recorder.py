@@ -50,10 +50,10 @@ class Collector:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._sessions: dict[str, SessionStatistics] = {}
 
-    def _of(self, session_id: str) -> SessionStatistics:
-        return self._sessions.get(session_id) or self._sessions.setdefault(session_id, SessionStatistics())
+    @staticmethod
+    def _of(session_id: str, now: Recording) -> SessionStatistics:
+        return now.sessions.get(session_id) or now.sessions.setdefault(session_id, SessionStatistics())
 
     @hookimpl
     def cmdorc_startup(self, session: Session) -> None:
@@ -64,23 +64,24 @@ class Collector:
     @hookimpl
     def cmdorc_completed(self, run: CompletedRun) -> None:
         """Record ``command_completed``."""
-        self._of(run.session_id).add_run(run)
         now = self._recorder.recording
+        self._of(run.session_id, now).add_run(run)
         record = now.capture.record("command_completed", completed_properties(run, now.hasher))
         self._recorder.append(record, now)
 
     @hookimpl
     def cmdorc_trigger(self, trigger: Trigger) -> None:
         """Record one trigger, to be folded at import."""
-        self._of(trigger.session_id).triggers += 1
         now = self._recorder.recording
+        self._of(trigger.session_id, now).triggers += 1
         self._recorder.append(now.capture.trigger_record(trigger, now.hasher), now)
 
     @hookimpl
     def cmdorc_shutdown(self, session: Session) -> None:
         """Record ``orchestrator_stopped``."""
-        statistics = self._sessions.pop(session.id, SessionStatistics())
-        self._recorder.track("orchestrator_stopped", statistics.properties(session))
+        now = self._recorder.recording
+        statistics = now.sessions.pop(session.id, SessionStatistics())
+        self._recorder.track("orchestrator_stopped", statistics.properties(session), now)
 
 
 class Recorder:

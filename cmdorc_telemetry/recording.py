@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from . import journal
-from .capture import Capture, Hasher, machine_fields
+from .capture import Capture, Hasher, SessionStatistics, machine_fields
 from .config import TelemetryLevel
 from .identity import ensure_identity
 from .situation import Situation
@@ -25,6 +25,8 @@ class Recording(Struct):
     journal: journal.Journal
     hasher: Hasher | None
     """What makes the hashes of DEBUG; None where nobody said yes to them, or that yes has expired."""
+    sessions: dict[str, SessionStatistics] = field(default_factory=dict)
+    """What sessions are summed up from: what was counted under another generation tells nothing under this one."""
 
 
 class Recordings:

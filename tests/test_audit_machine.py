@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import clock
-from cmdorc_telemetry.audit import AuditLog, entries, log, verify
+from cmdorc_telemetry.audit import AuditLog, Entered, entries, log, verify
 from cmdorc_telemetry.audit.check import check
 from cmdorc_telemetry.audit.lines import Left, pages
 from cmdorc_telemetry.bounds import Bounds
@@ -228,14 +228,14 @@ def test_a_batch_that_is_cut_off_is_missed_if_the_ledger_entered_it(tmp_path: Pa
 
 
 def of(*events: str) -> Batch:
-    return Batch(destination=NAME, events=tuple(BatchEvent(each, "x", b"{}") for each in events), epoch="e")
+    return Batch(destination=NAME, events=tuple(BatchEvent(each, "x", b"{}") for each in events))
 
 
 def test_an_answer_that_the_ledger_does_not_bear_out_is_found(tmp_path: Path) -> None:
     """Also where somebody wrote the rest anew to match."""
     home = Home(tmp_path)
     audit = AuditLog(home.audit, NAME)
-    assert audit.left(of("a", "b"), {}, digest="", size=0, acknowledged=0) == 1
+    assert audit.left(of("a", "b"), {}, digest="", size=0, entered=Entered("e", 0, {})) == 1
     audit.answered(1, {"accepted": ["a", "b"]})
 
     def told(**ledger: Any) -> list[str]:
@@ -248,7 +248,7 @@ def test_an_answer_that_the_ledger_does_not_bear_out_is_found(tmp_path: Path) ->
     assert told(dropped={"corrupt": 2}) == ["the ledger knows nothing of 2 events that were accepted"]
     assert told(acknowledged=3) == ["1 event more was acknowledged than was answered so"]
     assert told(acknowledged=2, dropped={"over-size": 2}) == ["2 events more were rejected than were answered so"]
-    assert audit.left(of("c"), {}, digest="", size=0, acknowledged=2) == 2
+    assert audit.left(of("c"), {}, digest="", size=0, entered=Entered("e", 2, {})) == 2
     assert told(acknowledged=1) == ["the ledger has 1 acknowledged event less than when it left"]
 
 
@@ -256,10 +256,10 @@ def test_an_answer_that_comes_late_asks_for_nothing_more(tmp_path: Path) -> None
     """Of a process that was stopped, while another one sent the same events."""
     home = Home(tmp_path)
     audit = AuditLog(home.audit, NAME)
-    audit.left(of("a", "b"), {}, digest="", size=0, acknowledged=0)
-    audit.left(of("a", "b"), {}, digest="", size=0, acknowledged=0)
+    audit.left(of("a", "b"), {}, digest="", size=0, entered=Entered("e", 0, {}))
+    audit.left(of("a", "b"), {}, digest="", size=0, entered=Entered("e", 0, {}))
     audit.answered(2, {"accepted": ["a", "b"]})
-    audit.left(of("c"), {}, digest="", size=0, acknowledged=2)
+    audit.left(of("c"), {}, digest="", size=0, entered=Entered("e", 2, {}))
     audit.answered(1, {"accepted": ["a", "b"]})
     audit.answered(3, {"accepted": ["c"]})
     assert check(NAME, pages(home.audit, NAME), "e", Ledger(name=NAME, recorded=3, acknowledged=3)) == []
@@ -268,9 +268,9 @@ def test_an_answer_that_comes_late_asks_for_nothing_more(tmp_path: Path) -> None
 def test_what_was_accepted_and_not_entered_must_wait_still(tmp_path: Path) -> None:
     home = Home(tmp_path)
     audit = AuditLog(home.audit, NAME)
-    audit.left(of("a", "b", "c"), {}, digest="", size=0, acknowledged=0)
+    audit.left(of("a", "b", "c"), {}, digest="", size=0, entered=Entered("e", 0, {}))
     audit.answered(1, {"accepted": ["a", "b", "c"]})  # its process was killed
-    audit.left(of("a"), {}, digest="", size=0, acknowledged=0)
+    audit.left(of("a"), {}, digest="", size=0, entered=Entered("e", 0, {}))
     audit.answered(2, {"accepted": ["a"]})
 
     def told(**ledger: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -252,3 +253,18 @@ def test_a_consent_that_cannot_be_read_is_no_no_either(machine: Machine) -> None
     assert decision.refresh()
     assert not decision.known
     assert "cannot be used" in decision.trouble
+
+
+def test_a_decision_that_was_edited_is_read_again_although_its_time_was_set_back(machine: Machine) -> None:
+    machine.agree(LEVEL.STANDARD)
+    decision = machine.decision()
+    consent, before = machine.home.consent, machine.home.consent.stat()
+    said = consent.read_text()
+    edited = said.replace("record = true\n", "record=false\n")
+    assert len(edited) == len(said)
+    assert edited != said
+    consent.write_text(edited)
+    os.utime(consent, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert consent.stat().st_ino == before.st_ino
+    assert decision.refresh()
+    assert not decision.policy.record

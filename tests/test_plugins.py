@@ -524,10 +524,19 @@ def test_an_anonymizer_answers_from_a_thread_of_its_own(site: Site) -> None:
     assert first is second
     assert first is not threading.current_thread()
     assert first.daemon
-    assert [thread.name for thread in threading.enumerate()].count("telemetry-made") == 1
+    assert [thread.name for thread in threading.enumerate()].count("anonymize-made") == 1
     anonymize.close()
     first.join(10)
     assert not first.is_alive()
+
+
+def test_the_thread_of_an_anonymizer_ends_when_nobody_can_call_it_any_more() -> None:
+    anonymize = Anonymizer("made", lambda event: {})
+    assert anonymize(EVENT) == {}
+    (thread,) = (each for each in threading.enumerate() if each.name == "anonymize-made")
+    del anonymize
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("fault", [ValueError("no"), SystemExit(1), KeyboardInterrupt()])
@@ -569,7 +578,7 @@ def test_an_answer_that_breaks_as_it_is_read_breaks_in_the_anonymizers_thread() 
 
     host = PluginHost(objects=[module(telemetry_anonymize=lambda event: Slow())])
     anonymize = only(host)
-    with pytest.raises(PluginError, match="raised RuntimeError: telemetry-made"):
+    with pytest.raises(PluginError, match="raised RuntimeError: anonymize-made"):
         anonymize(EVENT)
     anonymize.close()
 

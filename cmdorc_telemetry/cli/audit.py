@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -78,7 +77,7 @@ def _show(screen: Screen, machine: Machine, found: Sequence[Entry], shown: Seque
     _fields(screen, shown)
     screen.line()
     screen.labelled([
-        ("All of it", f"{command_line('audit', '--json')}, with event ids and digests"),
+        ("With ids and digests", command_line("audit", "--json")),
         ("Is it true?", command_line("audit", "--verify")),
         ("Where", place(machine.home.audit)),
     ])  # fmt: skip
@@ -101,14 +100,8 @@ def _fields(screen: Screen, shown: Sequence[Entry]) -> None:
     for entry in shown:
         for event, fields in entry.fields.items():
             names.setdefault(event, {}).update(dict.fromkeys(fields))
-    width = max(map(len, names)) + 2
-    room = max(screen.console.width - width, 30) if screen.terminal else 1 << 16
     screen.line(("Fields in them", "dim"))
-    screen.labelled([
-        (event if number == 0 else "", line)
-        for event, fields in sorted(names.items())
-        for number, line in enumerate(textwrap.wrap(", ".join(fields), room, break_on_hyphens=False))
-    ])  # fmt: skip
+    screen.labelled([(event, ", ".join(fields)) for event, fields in sorted(names.items())])
 
 
 def _verify(machine: Machine, to: str | None, as_json: bool) -> None:
@@ -143,10 +136,10 @@ def _say(machine: Machine, wrong: Sequence[Mismatch], *, compared: bool) -> None
         screen.line((f"The audit does not add up: {plural(len(wrong), 'mismatch', 'mismatches')}.", "bold"))
         screen.line()
         for each in wrong:
-            screen.line(("! ", "yellow"), str(each) + (f" (left {moment(each.at)})" if each.at else ""))
+            screen.below(0, ("! ", "yellow"), str(each) + (f" (left {moment(each.at)})" if each.at else ""))
     elif not names(machine.home.audit):
         screen.line("Nothing left this machine.")
     elif compared:
-        screen.line(("The audit is whole.", "bold"), " It accounts for everything that the ledger has as acknowledged.")
+        screen.below(0, ("The audit is whole.", "bold"), " It accounts for everything that the ledger has as acknowledged.")
     else:
         screen.line(("The audit is whole.", "bold"), " There is no ledger to compare it with.")

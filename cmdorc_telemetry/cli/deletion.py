@@ -18,6 +18,7 @@ _SEGMENTS = (".seg", ".new", ".corrupt")
 _UNNAMED = re.compile(
     r"\.(telemetry_(install_id|salt)|(config|consent|erasure)\.toml|plugins\.json|spool\.db\.reserve)\.[0-9a-f]{8}"
 )
+_EVENT = b'{"event":'
 _AUDIT = re.compile(r"[\w-]+(\.\d+)?\.jsonl")
 
 
@@ -66,7 +67,7 @@ def local_files(machine: Machine | None, agreed: Mapping[str, str], faults: list
     """The files that ``file`` destinations write to, ``local_file`` among them, those they rotated to, and the locks.
 
     Of those in ``agreed`` alone (name → where it leads): others were never written to, and may be anybody's. Which of
-    them nobody can name any more is told in ``faults``.
+    them nobody can name any more, and which hold something else than events, is told in ``faults``.
     """
     if machine is None:
         return
@@ -81,14 +82,30 @@ def local_files(machine: Machine | None, agreed: Mapping[str, str], faults: list
         if isinstance(written, str):
             path = Path(os.path.expanduser(written))
             real = Path(os.path.realpath(path))
-            yield from (each for each in _inside(real.parent) if each == real or _is_rotated(each, real))
-            if path.is_symlink():
+            named = [each for each in _inside(real.parent) if each == real or _is_rotated(each, real)]
+            ours = [each for each in named if _holds_events(each)]
+            faults += [f"{each} holds something else than events, and stays" for each in named if each not in ours]
+            yield from ours
+            if path.is_symlink() and (real in ours or not real.exists()):
                 yield path
 
 
 def _is_rotated(path: Path, base: Path) -> bool:
     end = path.name[len(base.name) + 1 :]
     return path.name.startswith(f"{base.name}.") and (end.isdecimal() or end == "lock")
+
+
+def _holds_events(path: Path) -> bool:
+    """Whether a file is what a ``file`` destination writes: lines with an event each, or nothing, as in its lock.
+
+    A person may have named a file that held something else, and nothing may ever have been sent to it.
+    """
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(len(_EVENT))
+    except OSError:
+        return True  # whoever deletes it says what is wrong with it
+    return _EVENT.startswith(begin)
 
 
 def _is_of(path: Path, base: Path) -> bool:

@@ -27,7 +27,7 @@ from ..identity import Identity, drop_identity
 from ..pipeline import make_reporter
 from ..reporter import TelemetryReporter
 from .machine import Machine
-from .wording import clean, command_line
+from .wording import address, clean, command_line
 
 ERASE_SECONDS = 10.0
 """How long all of them together have to answer."""
@@ -166,9 +166,10 @@ class _Request:
         self._thread: threading.Thread | None = None
         environ = machine.situation.environ
         if self._to is None:
-            self._say(f"cannot be asked: it is not in {machine.situation.user.source} any more (it was {lead})")
+            source = machine.situation.user.source
+            self._say(f"cannot be asked: it is not in {source} any more (it was {address(lead)})")
         elif lead not in (_lead(self._to, environ), self._to.identity):
-            self._say(f"is not asked: it leads elsewhere now (it was {lead})")
+            self._say(f"is not asked: it leads elsewhere now (it was {address(lead)})")
         elif name in machine.missing:
             lack, fix = machine.missing[name]
             self._say(f"cannot be asked: {lack}: {fix}")
@@ -190,7 +191,8 @@ class _Request:
         return self._answer
 
     def _run(self) -> None:
-        if not quiet(self._machine.home.locks / f"{self._name}.lock", self._deadline):
+        locks = self._machine.home.locks  # also of who took over from a process that was stopped
+        if not all(quiet(locks / f"{self._name}{kind}.lock", self._deadline) for kind in ("", ".heir")):
             return
         self._say("gave no answer in time")
         try:

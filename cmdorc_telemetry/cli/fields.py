@@ -48,7 +48,8 @@ def lay_out(machine: Machine, shown: Shown, about: str) -> None:
         screen.line()
         screen.table(("Withheld", "By", "Why"), withheld)
     screen.line()
-    screen.line((f"sha256 {hashlib.sha256(shown.wire).hexdigest()}; the exact bytes come out of a pipe", "dim"))
+    screen.line((f"sha256 {hashlib.sha256(shown.wire).hexdigest()}", "dim"))
+    screen.line(("The exact bytes come out of a pipe.", "dim"))
 
 
 def _there(shown: Shown) -> list[Line]:

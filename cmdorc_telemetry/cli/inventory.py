@@ -11,6 +11,7 @@ from msgspec import NODEFAULT, Struct, field
 from ..discovery import Installed, installed
 from ..plugins import PluginHost
 from .machine import Machine, target
+from .wording import address
 
 _SECRET = ("token", "key", "secret", "password")
 
@@ -105,7 +106,7 @@ def _written(key: str, value: Any, source: str) -> Setting:
     if key.endswith("_env"):
         return Setting(key.removesuffix("_env"), f"${value}", "environment")
     hidden = any(word in key.lower() for word in _SECRET)
-    return Setting(key, "(hidden)" if hidden else _json(value), source)
+    return Setting(key, "(hidden)" if hidden else address(_json(value)), source)
 
 
 def _default(each: Any) -> Setting:

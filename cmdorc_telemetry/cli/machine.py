@@ -15,7 +15,7 @@ import click
 from ..config import DestinationConfig, Home, Layer, load_layer
 from ..errors import ConfigError
 from ..situation import Situation
-from .wording import command_line
+from .wording import address, command_line
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -171,10 +171,10 @@ class Machine:
 
 
 def target(to: DestinationConfig) -> str:
-    """Where a destination is, in words; a name taken from the environment with its ``$``."""
+    """Where a destination is, in words without secrets; a name taken from the environment with its ``$``."""
     for key in _TARGETS:
         if key in to.settings:
-            return str(to.settings[key])
+            return address(str(to.settings[key]))
         if f"{key}_env" in to.settings:
             return f"${to.settings[f'{key}_env']}"
     return ""

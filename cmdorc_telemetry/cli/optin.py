@@ -79,7 +79,7 @@ def _configured(machine: Machine) -> TelemetryLevel:
 def _local_first(screen: Screen, machine: Machine) -> bool:
     from .offer import ask, show_destinations
 
-    screen.line(("On this machine only", "bold"), ": statistics of your own runs. Nothing is shared with anybody.")
+    screen.below(0, ("On this machine only", "bold"), ": statistics of your own runs. Nothing is shared with anybody.")
     show_destinations(screen, machine, local=True)
     screen.line()
     return ask("Record on this machine only?")

@@ -21,7 +21,7 @@ from ..config import Home, home_dir
 from ..errors import ConfigError, ConsentError, StorageError
 from .machine import Machine
 from .userfile import Table, edit
-from .wording import clean, place
+from .wording import clean, command_line, place
 
 SENDING_SECONDS = 12.0
 """How long to wait for batches that are on their way: a destination has 10 seconds, if nobody said otherwise."""
@@ -43,6 +43,7 @@ def opt_out(local_only: bool) -> None:
       130  ended by Ctrl-C while servers were asked; telemetry is off
     """
     from ..erasure import forget
+    from ..history import NAME as HISTORY
     from ..identity import stored_identity
     from .deletion import delete, local_files
     from .erasure import ERASE_SECONDS, give_up, interrupted, reached, told
@@ -63,6 +64,9 @@ def opt_out(local_only: bool) -> None:
     _say_no(home, failures)
     busy, ended = _busy(home)
     gone, faults = delete(home, written, busy)
+    if home.locks / f"{HISTORY}.lock" in busy:
+        faults.append(f"{home.history} may be written once more, by a program that is suspended: "
+                      f"run {command_line('opt-out')} again when that goes on or is gone")  # fmt: skip
     click.echo("Telemetry is off. Nothing is recorded.")
     for each in gone:
         click.echo(f"deleted  {place(each)}")

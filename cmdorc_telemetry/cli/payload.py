@@ -15,7 +15,7 @@ import click
 from ..errors import ConfigError, PluginError, TelemetryError, nearest
 from .machine import Machine
 from .stats import note_running
-from .waiting import answer_line
+from .waiting import answer_line, declined
 from .wording import moment
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ def stored(machine: Machine, row: Row, to: DestinationConfig | None, private: bo
     if found is None:
         raise TelemetryError(f"{row.event}: the plugin that declares it is not there any more")
     if to is not None and to in pipeline.waiting:
+        consent = machine.situation.consent
+        if consent is not None and declined(consent, to):
+            raise TelemetryError(f"{to.name} gets nothing: you said no to it")
         raise TelemetryError(f"{to.name} gets nothing: it waits for your yes ({answer_line(machine)})")
     body = row.private if private else pipeline.shared_body(row)
     if to is not None:

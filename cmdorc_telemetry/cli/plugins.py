@@ -75,7 +75,8 @@ def enable(name: str) -> None:
     if not known:
         edit(home.config, listing(name, enabled=True))
     click.echo(f"{name} {'was enabled already' if known else 'is enabled'} in {place(home.config)}.")
-    click.echo(f"  {command_line('plugins')}  shows its settings. What it would share waits for your yes.")
+    click.echo("It shares nothing that you did not agree to. Its settings:")
+    click.echo(f"  {command_line('plugins')}")
 
 
 @click.command()

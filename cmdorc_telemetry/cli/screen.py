@@ -5,6 +5,7 @@ In a pipe nothing is coloured or wrapped. On a terminal that is too narrow for a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ Cell = Part | list[Part]
 
 OK, WAITS, LABEL, HEAD = "cyan", "yellow", "dim", "bold"
 NARROW = 60
+_LEAST = 30
+"""Columns that text needs to be read in the last column of a table."""
 _JSON_VALUES = ("json.number", "json.bool_true", "json.bool_false", "json.null")
 _ASCII = str.maketrans({**dict(zip(BARS, "_.-~=+*#", strict=True)), "·": "-", "–": "-", "…": "~", "→": ">", "�": "?"})
 
@@ -46,39 +49,32 @@ class Screen:
 
     def below(self, indent: int, *parts: Part, label: str = "") -> None:
         """Text that begins at a column, behind a label; on a terminal, what of it has no room goes on below."""
-        text = self._text(parts)
-        width = max(self.console.width - indent, 20)
-        begin = label.ljust(indent)
-        for line in text.wrap(self.console, width) if self.terminal else [text]:
-            line.rstrip()
-            self.show(self._text([(begin, LABEL)]) + line)
-            begin = " " * indent
+        self._hang(self._text([(label.ljust(indent), LABEL)]), self._text(parts))
 
     def labelled(self, rows: Sequence[tuple[str, Cell]]) -> None:
-        """Lines that begin with a label, aligned; no label goes on with the one before."""
+        """Text behind labels, aligned; no label goes on with the one before."""
         width = max((len(label) for label, _ in rows), default=0)
         for label, value in rows:
-            self.line((label.ljust(width + 2), LABEL), *_parts(value))
+            self.below(width + 2, *_parts(value), label=label)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[Cell]], *, right: Collection[int] = ()) -> None:
-        """Aligned columns, those of ``right`` to the right; stacked where they do not fit."""
+        """Aligned columns, those of ``right`` to the right; the last one goes on below, or all are stacked, where there
+        is too little room."""
         from rich.cells import cell_len
 
         table = [[self._text(_parts(cell)) for cell in row] for row in rows]
         head = [self._text([(name, LABEL)]) for name in header]
         widths = [max(cell_len(row[column].plain) for row in [head, *table]) for column in range(len(header))]
-        if self.narrow or (self.terminal and sum(widths) + 2 * len(widths) - 2 > self.console.width):
+        room = self.console.width - sum(widths[:-1]) - 2 * len(widths[:-1])
+        least = widths[-1] if len(header) - 1 in right else min(widths[-1], _LEAST)
+        if self.narrow or (self.terminal and room < least):
             self._stacked(header, table)
             return
         for row in [head, *table]:
             for column, cell in enumerate(row):
                 missing = widths[column] - cell_len(cell.plain)
                 (cell.pad_left if column in right else cell.pad_right)(missing)
-            joined = row[0]
-            for cell in row[1:]:
-                joined = joined + "  " + cell
-            joined.rstrip()
-            self.show(joined)
+            self._hang(self._text([]).join(cell + "  " for cell in row[:-1]), row[-1])
 
     def _stacked(self, header: Sequence[str], table: Sequence[Sequence[Text]]) -> None:
         width = max(map(len, header[1:]), default=0)
@@ -86,7 +82,16 @@ class Screen:
             self.show(row[0])
             for name, cell in zip(header[1:], row[1:], strict=True):
                 if cell.plain.strip():
-                    self.show(self._text([("  " + name.ljust(width + 2), LABEL)]) + cell)
+                    self._hang(self._text([("  " + name.ljust(width + 2), LABEL)]), cell)
+
+    def _hang(self, begin: Text, text: Text) -> None:
+        """Text behind its beginning; on a terminal, what of it has no room goes on below, at the same column."""
+        width = max(self.console.width - begin.cell_len, 20)
+        for line in text.divide(_breaks(text.plain, width) if self.terminal else []):
+            joined = begin + line
+            joined.rstrip()
+            self.show(joined)
+            begin = self._text([" " * begin.cell_len])
 
     def _text(self, parts: Sequence[Part]) -> Text:
         from rich.text import Text
@@ -102,6 +107,18 @@ class Screen:
             return words
         encoding = self.console.encoding
         return words.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+
+
+def _breaks(words: str, width: int) -> list[int]:
+    """Where lines end. No word is broken: it may be a path that somebody copies."""
+    from rich.cells import cell_len
+
+    found, begin = [], 0
+    for word in re.finditer(r"\S+\s*", words):
+        if begin < word.start() and cell_len(words[begin : word.end()].rstrip()) > width:
+            begin = word.start()
+            found.append(begin)
+    return found
 
 
 def _parts(cell: Cell) -> list[Part]:

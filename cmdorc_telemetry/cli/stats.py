@@ -58,9 +58,8 @@ def stats(days: int, as_json: bool) -> None:
         screen.line()
         for name, rank in compared.items():
             when = moment(ledgers[name].last_report)
-            screen.line(
-                ("Compared", "bold"), f"  your median run is slower than {rank:g} % of installs ({name}, {when})"
-            )
+            screen.below(10, f"your median run is slower than {rank:g} % of installs ({name}, {when})",
+                         label="Compared")  # fmt: skip
         if not compared:
             screen.line("No comparison yet: needs an answer from the server.")
     note_running(live)

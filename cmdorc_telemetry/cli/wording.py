@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import click
 from ..wording import clean, duration, moment, moment_of, percent, plural
 
 __all__ = [
-    "BARS", "clean", "command_line", "duration", "moment", "moment_of", "percent", "place", "plural", "sparkline",
+    "BARS", "address", "clean", "command_line", "duration", "moment", "moment_of", "percent", "place", "plural",
+    "sparkline",
 ]  # fmt: skip
 
 BARS = "▁▂▃▄▅▆▇█"
+_SECRETS = re.compile(r"(?<=://)[^/?#\s]*(?=@)|(?<=\?)[^#\s]+")
+"""Of addresses: who one is there, and what is asked for, which may hold a key."""
 
 
 def command_line(*words: str) -> str:
@@ -32,6 +36,11 @@ def sparkline(values: Sequence[float | None]) -> str:
     return "".join(
         " " if value is None else BARS[min(int(value / most * len(BARS)), len(BARS) - 1)] for value in values
     )
+
+
+def address(text: str) -> str:
+    """Where a destination leads, fit to be shown to others: without a user's name, a password or a query."""
+    return _SECRETS.sub("…", text) if "://" in text else text
 
 
 def place(path: Path | str) -> str:

@@ -66,6 +66,8 @@ class Outlet:
         self._destination, self._audit = destination, destination.audit
         self._place: Place = Here() if destination.trusted else Cell(f"telemetry-{destination.name}")
         self._reporter: TelemetryReporter | None = None  # touched only where it lives
+        self._epoch = ""
+        """Of the batch that the reporter was last given: there is another one for each install id."""
         self._under_way: tuple[int, Batch] | None = None
         """What left, by its number in the audit, and has no answer yet."""
         if destination.injected:  # what it is to get may come in the last moment, when no thread is started any more
@@ -126,7 +128,15 @@ class Outlet:
         return self._reporter
 
     async def _encode(self, batch: Batch) -> tuple[str, int]:
-        """The digest of what stands for ``batch`` on the wire, and how many bytes it is."""
+        """The digest of what stands for ``batch`` on the wire, and how many bytes it is.
+
+        A reporter that served another install id is closed before: by its connection the receiver would know that
+        the two are one.
+        """
+        if batch.epoch != self._epoch and not self._destination.injected:
+            with suppress(Exception):
+                await self._dismiss()
+        self._epoch = batch.epoch
         encoded = self._made().encode(batch)
         if not isinstance(encoded, bytes):
             raise TypeError(f"encode returned {type(encoded).__name__} instead of bytes")

@@ -31,8 +31,9 @@ class Accounts(Destinations):
             names = [name for (name,) in db.execute("SELECT name FROM destination")] if before[0] else []
             account = [whose, os.urandom(8).hex(), {name: self.drops(name) for name in names}]
             db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (_KEY, json.dumps(account)))
-            # The mark of a policy that was had under the old id would be known again, too.
-            db.execute("UPDATE destination SET policy=json_remove(policy, '$.etag'), policy_at=0")
+            # By the mark of a policy that was had under the old id its receiver would know the new one, and so it
+            # would by what the policy asks for, such as a share that nobody else was asked for.
+            db.execute("UPDATE destination SET policy='{}', policy_at=0")
 
     def account(self, name: str) -> tuple[str, dict[str, int]]:
         """What the open account is called, and what a destination lost under it, by reason; never less than before."""

@@ -68,7 +68,10 @@ def test_people_see_when_for_whom_how_much_which_fields_and_what_came_of_it(sent
     assert int(size.replace(",", "")) > 500
     (fields,) = [line for line in shown if line.startswith("command_completed  ")]
     assert {"duration_ms", "event_id", "command_name"} <= set(re.split(", | {2,}", fields))
-    assert shown[-2:] == ["Is it true?  telemetry audit --verify", f"Where        {sent.home.audit}"]
+    assert shown[-2:] == [
+        "Is it true?           telemetry audit --verify",
+        f"Where                 {sent.home.audit}",
+    ]
 
 
 def test_only_one_destination_and_only_the_last(sent) -> None:
@@ -109,12 +112,14 @@ def test_what_left_and_was_not_taken_says_so_without_what_it_was(machine) -> Non
     machine("audit", "--verify")
 
 
-def test_wide_rows_of_fields_are_wrapped_on_a_terminal(sent, terminal) -> None:
-    opened = terminal("audit", whole=True, columns=90)
+@pytest.mark.parametrize("columns", [60, 90])
+def test_wide_rows_are_wrapped_between_words_on_a_terminal(sent, terminal, columns) -> None:
+    opened = terminal("audit", whole=True, columns=columns)
     assert opened.end() == 0
     shown = re.sub(r"\x1b\[[0-9;]*m", "", opened.shown).splitlines()
     start = next(number for number, line in enumerate(shown) if line.startswith("command_completed  "))
-    assert all(len(line) <= 90 for line in shown if not line.startswith("Where"))
+    assert all(len(line) <= columns for line in shown if not line.startswith("Where"))
+    assert f"Where                 {sent.home.audit}" in shown
     assert shown[start + 1].startswith(" " * len("orchestrator_started  "))
 
 

@@ -309,6 +309,33 @@ def test_a_batch_on_its_way_is_waited_for(machine) -> None:
     assert (machine.work / "erased.txt").exists()
 
 
+def test_nor_is_a_server_asked_that_somebody_took_over_sending_to(machine, monkeypatch) -> None:
+    serve(machine, "yes")
+    monkeypatch.setattr(optout, "SENDING_SECONDS", 0.05)
+    monkeypatch.setattr(optout, "_TELL_SECONDS", 0.02)
+    monkeypatch.setattr(erasure, "ERASE_SECONDS", 0.2)
+    lock = FileLock(machine.home.locks / "s0.heir.lock")
+    assert lock.acquire(wait=False)
+    assert "s0: is not asked yet: a batch is still on its way" in machine("opt-out", code=1).stderr
+    assert not (machine.work / "erased.txt").exists()
+    lock.release()
+    assert machine("erase").stdout == "Nothing is left to be erased.\n"
+
+
+def test_a_history_that_a_suspended_program_may_write_once_more_is_told_of(machine, monkeypatch) -> None:
+    machine.opt_in("--local")
+    machine.record()
+    machine("flush")
+    monkeypatch.setattr(optout, "SENDING_SECONDS", 0.05)
+    lock = FileLock(machine.home.locks / "history.lock")
+    assert lock.acquire(wait=False)
+    result = machine("opt-out", code=1)
+    assert f"error: {machine.home.history} may be written once more" in result.stderr
+    lock.release()
+    machine("opt-out")
+    assert set(machine.files()) == {"config.toml", "telemetry/consent.toml"}
+
+
 def test_who_still_sends_is_not_asked_before_that_is_over(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would make the install there anew. Its lock stays: the next command has to find it."""
     install = serve(machine, "yes")
@@ -366,7 +393,7 @@ def test_the_local_file_and_what_it_rotated_to_are_deleted(machine, plugins: str
     machine.opt_in()
     machine.record()
     for name in ("events.jsonl", "events.jsonl.1", "events.jsonl.12", "events.jsonl.lock", "events.jsonl.bak", "other"):
-        (target.parent / name).write_text("{}\n")
+        (target.parent / name).write_text("" if name.endswith("lock") else '{"event":"e"}\n')
     result = machine("opt-out", "--local-only")
     assert f"deleted  {target}.12\n" in result.stdout
     assert f"deleted  {machine.work}/link.jsonl\n" in result.stdout
@@ -440,6 +467,22 @@ def test_a_file_that_was_never_agreed_to_is_somebody_elses(machine) -> None:
     machine.config(f'[telemetry]\nplugins = ["file"]\nlocal_file = "{target}"\n')
     machine("opt-out")
     assert target.read_text() == "a thesis"
+
+
+def test_a_file_that_holds_something_else_stays_although_it_was_agreed_to(machine) -> None:
+    target = machine.folder / "thesis.txt"
+    target.write_text("a thesis")
+    (machine.folder / "thesis.txt.1").write_text("its first draft")
+    (machine.folder / "thesis.txt.lock").write_text("of another program")
+    (machine.work / "link.jsonl").symlink_to(target)
+    machine.config(f'[telemetry]\nplugins = ["file"]\nlocal_file = "{machine.work}/link.jsonl"\n')
+    machine.opt_in()
+    result = machine("opt-out", code=1)
+    assert f"error: {target} holds something else than events, and stays\n" in result.stderr
+    assert sorted(path.name for path in machine.folder.glob("thesis*")) == [
+        "thesis.txt", "thesis.txt.1", "thesis.txt.lock",
+    ]  # fmt: skip
+    assert (machine.work / "link.jsonl").read_text() == "a thesis"
 
 
 def test_a_path_of_another_plugin_is_none_of_ours(machine) -> None:

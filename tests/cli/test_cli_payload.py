@@ -147,6 +147,16 @@ def test_a_destination_that_waits_for_a_yes(stored) -> None:
     assert result.stderr == "error: new gets nothing: it waits for your yes (telemetry review)\n"
 
 
+def test_a_destination_that_got_a_no(stored, terminal) -> None:
+    with stored.home.config.open("a") as file:
+        file.write('[telemetry.to.new]\nplugin = "jot"\n')
+    asked = terminal("review")
+    asked.answer("Share with new, too?", "n\n")
+    assert asked.end() == 1
+    result = stored("show-payload", "--to", "new", code=1)
+    assert result.stderr == "error: new gets nothing: you said no to it\n"
+
+
 def test_an_event_whose_plugin_is_gone(machine) -> None:
     machine.plugin("shop", SHOP)
     machine.config('[telemetry]\nplugins = ["shop"]\n[telemetry.to.board]\nplugin = "x"\naudience = "private"\n')
@@ -265,8 +275,8 @@ def test_a_sample_where_cmdorc_is_not_installed(machine, monkeypatch: pytest.Mon
 # -- on a terminal ------------------------------------------------------------------------------------------------
 
 
-def shown(terminal, *args: str) -> list[str]:
-    opened = terminal("show-payload", *args, whole=True, columns=140)
+def shown(terminal, *args: str, columns: int = 140) -> list[str]:
+    opened = terminal("show-payload", *args, whole=True, columns=columns)
     assert opened.end() == 0, opened.shown
     return re.sub(r"\x1b\[[0-9;]*m", "", opened.shown).splitlines()
 
@@ -288,7 +298,19 @@ def test_a_terminal_gets_the_body_laid_out_and_every_field_explained(stored, ter
     assert row(lines, "hashed_command_name") == ["hashed_command_name", "level", "shared at level debug"]
     assert row(lines, "command_name") == ["command_name", "audience", "private: only for you and what is yours"]
     assert not [line for line in lines if line.startswith(("trigger_event", "app_name"))]
-    assert re.fullmatch("sha256 [0-9a-f]{64}; the exact bytes come out of a pipe", lines[-1])
+    assert re.fullmatch("sha256 [0-9a-f]{64}", lines[-2])
+
+
+MANUAL = "Whether a person or a program started it, rather than a trigger"
+
+
+def test_what_a_field_is_goes_on_below_on_a_terminal_of_80_columns(stored, terminal) -> None:
+    lines = shown(terminal, "command_completed", columns=80)
+    number = next(number for number, line in enumerate(lines) if line.startswith("manual  "))
+    start = lines[number].index("Whether")
+    assert f"{lines[number]} {lines[number + 1][start:]}".endswith("  " + MANUAL)
+    assert not lines[number + 1][:start].strip()
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_a_destination_of_ones_own_has_nothing_withheld(stored, terminal) -> None:

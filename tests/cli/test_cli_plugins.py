@@ -150,7 +150,11 @@ def test_what_is_asked_for_and_not_installed(machine) -> None:
 
 def test_enable_makes_the_file_for_its_owner_alone(machine) -> None:
     result = machine("enable", "http")
-    assert result.stdout.startswith(f"http is enabled in {machine.home.config}.\n")
+    assert result.stdout == (
+        f"http is enabled in {machine.home.config}.\n"
+        "It shares nothing that you did not agree to. Its settings:\n"
+        "  telemetry plugins\n"
+    )
     assert machine.home.config.read_text() == '[telemetry]\nplugins = ["http"]\n'
     assert stat.S_IMODE(machine.home.config.stat().st_mode) == 0o600
     assert stat.S_IMODE(machine.home.root.stat().st_mode) == 0o700

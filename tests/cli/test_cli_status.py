@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cmdorc_telemetry import clock, files
-from cmdorc_telemetry.consent import CORE_SPEC, load_consent, save_grant
+from cmdorc_telemetry.config import TelemetryLevel
+from cmdorc_telemetry.consent import CORE_SPEC, Grant, load_consent, save_grant
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import EventResult
 
@@ -634,3 +635,18 @@ def test_where_locks_fail_nobody_can_tell_who_lives(machine, monkeypatch: pytest
     monkeypatch.setattr(files, "lock_fd", no_locks)
     told = machine.json("status")
     assert (told["segments"], told["segments_of_live_processes"]) == (0, 0)
+
+
+def test_nobody_and_no_password_of_an_address_is_shown(machine) -> None:
+    machine.config(
+        '[telemetry]\nplugins = ["http"]\nendpoint = "https://anna:hunter2@t.example/v1"\n'
+        '[telemetry.to.hook]\nplugin = "hook"\nurl = "https://t.example/x?key=hunter2#y"\ntoken = "hunter2"\n'
+    )
+    machine("opt-in", "--level", "minimal", "--yes", code=2)
+    save_grant(machine.home, CORE_SPEC, Grant(True, TelemetryLevel.MINIMAL))
+    for words in (["status"], ["status", "--json"], ["plugins"], ["plugins", "--json"], ["view", "-o", "-"]):
+        result = machine(*words)
+        assert "hunter2" not in result.stdout + result.stderr, words
+        assert "anna" not in result.stdout + result.stderr, words
+    assert "https://…@t.example/v1 " in machine("status").stdout
+    assert "https://t.example/x?…#y " in machine("status").stdout

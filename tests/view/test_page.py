@@ -88,8 +88,10 @@ def test_a_line_is_copied_with_the_keyboard_alone(show) -> None:
     assert chosen == "telemetry opt-out"
 
 
-def test_lines_are_whole_on_a_phone(show) -> None:
-    shown = show("full", width=390)
+@pytest.mark.parametrize("width", [1280, 1100, 760, 390])
+def test_lines_are_whole(show, width) -> None:
+    shown = show("full", width=width)
+    shown("document.querySelectorAll('.lines input').forEach(e => { e.value = 'cmdorc ' + e.value })")  # the longest name
     cut = "[...document.querySelectorAll('.lines input')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.value)"
     assert shown(cut) == []
 

@@ -22,7 +22,7 @@ def check_endpoint(endpoint: str) -> str | None:
     if has_user:
         return "endpoint: found a user name or password in the address; expected none: use the key 'token'"
     if "?" in endpoint or "#" in endpoint:
-        return f"endpoint: found a query or fragment in {endpoint!r}; expected an address that ends with its path"
+        return "endpoint: found a query or fragment in the address; expected one that ends with its path"
     if parts.scheme not in ("http", "https") or not host:
         return f"endpoint: found {endpoint!r}; expected an https:// address, such as 'https://t.example/v1'"
     if parts.scheme == "http" and not is_loopback(host):
