@@ -140,6 +140,8 @@ def _say(machine: Machine, wrong: Sequence[Mismatch], *, compared: bool) -> None
     elif not names(machine.home.audit):
         screen.line("Nothing left this machine.")
     elif compared:
-        screen.below(0, ("The audit is whole.", "bold"), " It accounts for everything that the ledger has as acknowledged.")
+        screen.below(
+            0, ("The audit is whole.", "bold"), " It accounts for everything that the ledger has as acknowledged."
+        )
     else:
         screen.line(("The audit is whole.", "bold"), " There is no ledger to compare it with.")

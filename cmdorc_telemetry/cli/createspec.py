@@ -115,6 +115,7 @@ def _asked(screen: Screen, output: Path | None, *, force: bool) -> dict[str, Any
 
 def _summary(screen: Screen, given: dict[str, Any]) -> None:
     """What comes of the answers, and what the lint has to say of it."""
+    from ..spec.outputs import values
     from ..wizard.draft import spec_of
 
     spec = spec_of(given)
@@ -126,7 +127,7 @@ def _summary(screen: Screen, given: dict[str, Any]) -> None:
         screen.line((event.name, "bold"), f"  {event.semantics.what}")
         screen.line(f"  {100 * share:g} % are sent, kept for {plural(days, 'day')}", (", watched", "") if
                     event.anomaly_detection else "")  # fmt: skip
-        screen.labelled([(f"  {name}", f"{kind(prop)}, {prop.level}{', masked' if event.masks(name) else ''}")
+        screen.labelled([(f"  {name}", f"{values(prop)}, {prop.level}{', masked' if event.masks(name) else ''}")
                          for name, prop in event.properties.items()])  # fmt: skip
     _findings(screen, spec)
     screen.line()

@@ -1,4 +1,4 @@
-"""What is made of a spec for other programs: a table, name → function of the spec and what it is for."""
+"""What is made of a spec for people and other programs: a table, name → function of the spec and what it is for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .columns import STORES, columns
 from .documents import dump_json, dump_toml
 from .jsonschema import json_schema
 from .model import TelemetrySpec
+from .outputs import markdown
 
 
 class Export(NamedTuple):
@@ -45,6 +46,7 @@ def _store(name: str) -> Callable[[TelemetrySpec], str]:
 
 
 EXPORTS: Mapping[str, Export] = {
+    "markdown": Export(markdown, "The page that says what is collected, and why."),
     "toml": Export(dump_toml, "The spec itself, without comments."),
     "contractspec": Export(dump_json, "ContractSpec's JSON; what that has no words for is in an extension."),
     "json-schema": Export(_json_schema, "What a shared event is valid against: JSON Schema, draft 2020-12."),
