@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, TelemetryError
-from .offer import can_ask
 from .specs import today
 from .wording import command_line, plural
 
@@ -92,6 +91,8 @@ def _proposed(path: Path, name: str | None, screen: Screen) -> tuple[TelemetrySp
 
 def _asked(screen: Screen, output: Path | None, *, force: bool) -> dict[str, Any]:
     """The answers of a person, who has seen them together and agreed."""
+    from .offer import can_ask
+
     if not can_ask():
         raise ConfigError("create-spec", "", "there is no terminal to ask on; nothing was written", "--answers FILE")
     try:

@@ -159,7 +159,7 @@ def test_a_spec_is_exported_to_standard_output(specs: Any, name: str) -> None:
 
 def test_a_format_that_there_is_not_is_told(specs: Any) -> None:
     done = specs("spec", "export", "good.toml", "--format", "sqlit", code=2)
-    assert done.stderr.startswith("error: --format: found 'sqlit'; expected one of toml, contractspec, json-schema")
+    assert done.stderr.startswith("error: --format: found 'sqlit'; expected one of markdown, toml, contractspec")
     assert done.stderr.endswith("Did you mean 'sqlite'?\n")
     assert specs("spec", "export", "broken.toml", "--format", "toml", code=2).stdout == ""
 
