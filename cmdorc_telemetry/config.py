@@ -59,6 +59,8 @@ class TelemetryLevel(Enum):
 
 _RANKS = {level: rank for rank, level in enumerate(TelemetryLevel)}
 
+_ADDRESS = ("endpoint", "url", "path", "host", "port")
+"""Keys of a destination that say where it leads."""
 RESERVED = ("plugin", "audience", "level", "events", "rename", "timeout")
 """Keys of a destination that the core reads itself; all others are its reporter's settings."""
 
@@ -83,7 +85,7 @@ class DestinationConfig(NamedTuple):
     def identity(self) -> str:
         """What a person agrees to when they agree to a destination. Secrets are not part of it."""
         target = "".join(f" {key}={value}" for key, value in sorted(self.settings.items())
-                         if key.removesuffix("_env") in ("endpoint", "url", "path", "host", "port"))  # fmt: skip
+                         if key.removesuffix("_env") in _ADDRESS)  # fmt: skip
         return f"{self.plugin}{target}"
 
     def resolved(self, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -152,9 +154,14 @@ class Layer(NamedTuple):
 
 
 def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """``~/.cmdorc``, or what ``CMDORC_HOME`` says. Raises ConfigError where there is no home."""
-    if environ.get("CMDORC_HOME"):
-        return Path(environ["CMDORC_HOME"]).absolute()
+    """``~/.cmdorc``, or what ``CMDORC_HOME`` says. Raises ConfigError where there is no home.
+
+    Nor is one that depends on the directory: then whoever makes a project could bring a decision with it.
+    """
+    if said := environ.get("CMDORC_HOME"):
+        if not os.path.isabs(said):
+            raise ConfigError("environment", "CMDORC_HOME", f"found {said!r}", "an absolute path")
+        return Path(said)
     try:
         return Path.home() / ".cmdorc"
     except RuntimeError:
@@ -387,6 +394,12 @@ def _destination(path: Path, name: str, entry: Mapping[str, Any]) -> Destination
     if audience not in ("shared", "private"):
         raise ConfigError(path, f"{prefix}.audience", f"found {audience!r}", "'shared' or 'private'",
                           nearest=nearest(audience, ("shared", "private")))  # fmt: skip
+    for key in _ADDRESS:
+        if f"{key}_env" in entry and audience == "shared":
+            # Whoever sets a variable, such as a project, would lead a yes elsewhere.
+            raise ConfigError(path, f"{prefix}.{key}_env", f"found {entry[f'{key}_env']!r}",
+                              f"{key} itself: whom you share with must stand in your file; a variable may hold "
+                              "secrets, or say where a destination of your own is (audience = 'private')")  # fmt: skip
     if "events" in entry:
         _check_names(path, f"{prefix}.events", entry["events"])
     for field_name, wanted in entry.get("rename", {}).items():

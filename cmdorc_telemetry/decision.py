@@ -74,6 +74,12 @@ class Decision:
         """Whether anybody decided anything, as far as can be read."""
         return not self.trouble and self.policy.decided_by != "nobody"
 
+    @property
+    def refused(self) -> bool:
+        """Whether a person said no, to everything."""
+        consent = self.situation.consent
+        return consent is not None and not self.trouble and not any(each.record for each in consent.grants.values())
+
     # -- the least of then and now ------------------------------------------------------------------------------------
 
     def level_of(self, stamped: str, spec: str, *, lasting: bool = False) -> Level | None:

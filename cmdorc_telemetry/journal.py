@@ -214,6 +214,16 @@ class Journal:
                 self._synced(fd)
                 os.close(fd)
 
+    def discard(self) -> None:
+        """Unlink the open segment: what another thread is about to write to it goes with it.
+
+        It is known by its descriptor: its name is another thread's to set.
+        """
+        for path in segments(self.directory):
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(self._fd), path.stat()):
+                    path.unlink()
+
     def _synced(self, fd: int) -> None:
         """Where it is wanted, wait until a segment, and its name, are on the disk."""
         if self._sync:

@@ -212,6 +212,8 @@ class Pipeline:
         ``follow`` lets this process record under the decision of now: where it is not given, ``own`` goes on itself.
         """
         self.refresh()
+        if self.decision.refused:
+            self._discard(own)  # first: who refused may have deleted the spool, too
         self.narrow(spool)
         self._account(spool)
         if not self.policy.record:
@@ -225,6 +227,13 @@ class Pipeline:
             self._pump_own(spool, own, follow or (lambda situation: own.rotate(situation.policy().stamp)))
         self._tend(spool)
         return True
+
+    def _discard(self, own: journals.Journal | None) -> None:
+        """Delete what was journalled before this process heard of a no: nobody else is left who would."""
+        for orphan in journals.orphans(self.home.journal):
+            orphan.discard()
+        if own is not None:
+            own.discard()
 
     def _pump_orphan(self, spool: Spool, orphan: journals.Orphan) -> None:
         before = spool.offset(orphan.path.name)

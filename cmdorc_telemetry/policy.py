@@ -82,7 +82,14 @@ def decide(
     """
     limits: list[str] = []
     ignored: list[str] = []
-    policy = granted = _granted(consent, environ, now, spec, limits, ignored)
+    wanted, note = _variable(environ.get("CMDORC_TELEMETRY"))
+    if note:
+        ignored.append(note)
+    policy = granted = _granted(consent, wanted, now, spec, limits, ignored)
+    if wanted is not None and granted.decided_by == "you" and not granted.trouble:
+        if granted.share < wanted:
+            ignored.append(f"environment: CMDORC_TELEMETRY={wanted.value} raises nothing; only your own yes can")
+        policy = _lowered(granted, wanted, "environment: CMDORC_TELEMETRY", limits)
     yours, operators = ("your file", user), ("operator's file", other)
     if other is not None and consent is None:
         yours, operators = ("your file", other), ("operator's file", user)
@@ -98,12 +105,10 @@ def decide(
 
 
 def _granted(
-    consent: Consent | None, environ: Mapping[str, str], now: datetime, spec: str, limits: list[str], ignored: list[str]
-) -> Policy:
-    """What a person decided, lowered by the operator's variable; or what that grants where nobody decided anything."""
-    wanted, note = _variable(environ.get("CMDORC_TELEMETRY"))
-    if note:
-        ignored.append(note)
+    consent: Consent | None, wanted: TelemetryLevel | None, now: datetime, spec: str, limits: list[str],
+    ignored: list[str],
+) -> Policy:  # fmt: skip
+    """What a person decided; or what the operator's variable grants where nobody decided anything."""
     if consent is None:
         if wanted in (None, TelemetryLevel.OFF) or spec != CORE_SPEC:
             return Policy()
@@ -123,10 +128,6 @@ def _granted(
             "clock is right. If it is, `cmdorc telemetry opt-in` writes a new decision"
         )
         return policy._replace(record=False, share=TelemetryLevel.OFF, trouble=trouble)
-    if wanted is not None:
-        if policy.share < wanted:
-            ignored.append(f"environment: CMDORC_TELEMETRY={wanted.value} raises nothing; only your own yes can")
-        policy = _lowered(policy, wanted, "environment: CMDORC_TELEMETRY", limits)
     return policy
 
 

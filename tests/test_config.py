@@ -399,7 +399,16 @@ def test_home_is_in_the_home_directory_unless_told_otherwise(tmp_path: Path, mon
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert home_dir({}) == home_dir({"CMDORC_HOME": ""}) == tmp_path / ".cmdorc"
-    assert home_dir({"CMDORC_HOME": "elsewhere"}) == tmp_path / "elsewhere"
+    assert home_dir({"CMDORC_HOME": f"{tmp_path}/elsewhere"}) == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize("said", ["elsewhere", ".cmdorc", "~/elsewhere"])
+def test_no_project_brings_a_home_with_it(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / said).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        home_dir({"CMDORC_HOME": said})
+    assert str(caught.value) == f"environment: CMDORC_HOME: found {said!r}; expected an absolute path"
 
 
 def test_no_home_directory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,3 +443,17 @@ def test_bounds_sync_and_background_are_read_and_default_to_little(file: Path) -
     config = load_telemetry_config(file)
     assert Layer.of(config).bounds == Bounds(keep_days=3)
     assert (Layer.of(config).sync, Layer.of(config).background) == (True, True)
+
+
+@pytest.mark.parametrize("key", ["endpoint", "url", "path", "host", "port"])
+def test_no_variable_leads_what_is_shared_elsewhere(key: str, tmp_path: Path) -> None:
+    """Whoever sets the environment, such as a project, would."""
+    path = tmp_path / "config.toml"
+    path.write_text(f'[telemetry.to.team]\nplugin = "http"\n{key}_env = "WHERE"\ntoken_env = "TOKEN"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_layer(path)
+    assert str(caught.value).startswith(
+        f"{path}: telemetry.to.team.{key}_env: found 'WHERE'; expected {key} itself: whom you share with must stand"
+    )
+    path.write_text(path.read_text() + 'audience = "private"\n')
+    assert load_layer(path).destinations[0].resolved({"WHERE": "there", "TOKEN": "t"})[key] == "there"

@@ -260,7 +260,7 @@ def test_a_decision_that_was_edited_is_read_again_although_its_time_was_set_back
     decision = machine.decision()
     consent, before = machine.home.consent, machine.home.consent.stat()
     said = consent.read_text()
-    edited = said.replace("record = true\n", "record=false\n")
+    edited = said.replace("record = true\n", "record =false\n")
     assert len(edited) == len(said)
     assert edited != said
     consent.write_text(edited)

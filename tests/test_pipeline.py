@@ -638,8 +638,19 @@ def test_switched_off_nothing_is_imported_and_what_waited_to_be_shared_is_taken_
     assert off.ledger()["history"] == before["history"]  # nobody asked for its destinations to go
     assert (off.ledger()["far"].pending, off.drops("far")) == (0, {"withdrawn-consent": 1})
     assert stored(off).shared is None
-    assert (len(files), segments(machine)) == (1, files)
+    assert (len(files), segments(machine)) == (1, [])  # nobody will ever import it
     assert machine.home.waiting.exists()
+
+
+def test_switched_off_by_a_file_what_is_journalled_stays_for_the_day_that_it_is_on_again(
+    machine: Machine, ready: Ready
+) -> None:  # fmt: skip
+    pipeline, spool = ready
+    machine.orphan(pipeline)
+    files, said = segments(machine), machine.home.config.read_text()
+    machine.write(said.replace("[telemetry]\n", "[telemetry]\nenabled = false\n"))
+    assert not pipeline.pump(spool)
+    assert (len(files), segments(machine)) == (1, files)
 
 
 def test_a_mark_says_when_what_waits_is_overdue(machine: Machine, ready: Ready) -> None:
@@ -806,7 +817,9 @@ def test_reporters_are_made_with_their_checked_settings(machine: Machine) -> Non
         def __init__(self, settings: object) -> None:
             raise ImportError("no such library")
 
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "needy"\nport_env = "PORT"\ntimeout = 3\n')
+    machine.write(
+        '[telemetry]\n[telemetry.to.far]\nplugin = "needy"\naudience = "private"\nport_env = "PORT"\ntimeout = 3\n'
+    )
     machine.agree()
     machine.environ["PORT"] = "7"
     pipeline = machine.pipeline(carriers(needy=Needy))

@@ -65,6 +65,14 @@ def test_what_raises_nothing_says_so_and_what_lowers_nothing_says_nothing() -> N
     assert (local.record, local.share, local.limits) == (True, OFF, ())
 
 
+@pytest.mark.parametrize("said", ["off", "minimal", "minimum"])
+def test_a_variable_that_lowers_makes_no_attempt_of_the_users_own_file(said: str) -> None:
+    mine = Layer(Path("c.toml"), enabled=True, level=STANDARD)
+    found = policy(YES, user=mine, environ={"CMDORC_TELEMETRY": said})
+    assert found.share < STANDARD
+    assert not [line for line in found.ignored if "c.toml" in line]
+
+
 def test_the_variable_is_explained() -> None:
     def found(said: str, grant: Grant | None = YES) -> Policy:
         return policy(grant, environ={"CMDORC_TELEMETRY": said})

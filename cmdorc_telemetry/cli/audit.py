@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LAST = 20
 
 
-@click.command()
+@click.command(short_help="Show every batch that left this machine.")
 @click.option("--to", metavar="NAME", help="Only what left for this destination.")
 @click.option("--last", type=click.IntRange(1), metavar="N", help=f"So many batches; {_LAST} unless --json.")
 @click.option("--verify", is_flag=True, help="Compare it with the ledger; exit code 1 if anything is missing.")
@@ -140,8 +140,7 @@ def _say(machine: Machine, wrong: Sequence[Mismatch], *, compared: bool) -> None
     elif not names(machine.home.audit):
         screen.line("Nothing left this machine.")
     elif compared:
-        screen.below(
-            0, ("The audit is whole.", "bold"), " It accounts for everything that the ledger has as acknowledged."
-        )
+        what = " It accounts for everything that the ledger has as acknowledged."
+        screen.below(0, ("The audit is whole.", "bold"), what)
     else:
         screen.line(("The audit is whole.", "bold"), " There is no ledger to compare it with.")

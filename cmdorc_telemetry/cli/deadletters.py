@@ -28,7 +28,7 @@ def _which(command: _F) -> _F:
     return click.argument("ids", nargs=-1, type=int, metavar="[ID]...")(_to_option(command))
 
 
-@click.group("dead-letters", invoke_without_command=True)
+@click.group("dead-letters", invoke_without_command=True, short_help="List what was refused, and decide on it.")
 @_to_option
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.pass_context

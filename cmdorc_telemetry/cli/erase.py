@@ -76,7 +76,7 @@ class Retry:
         thread.start()
         with suppress(KeyboardInterrupt):  # the command has done what it was to do
             thread.join(RETRY_SECONDS + 0.1)
-        for line in tuple(self._lines):
+        for line in dict.fromkeys(self._lines):
             click.echo(clean(line), err=True)
 
     def _asked(self) -> None:

@@ -233,8 +233,8 @@ def told(machine: Machine, seconds: float) -> int:
         answers = ask(machine, seconds)
     except KeyboardInterrupt:
         return interrupted(machine.home)
-    for answer in answers:
-        click.echo(clean(str(answer)), err=True)
+    for line in dict.fromkeys(map(str, answers)):  # of several ids that were given up, a server may say the same
+        click.echo(clean(line), err=True)
     if all(answer.done for answer in answers):
         return 0
     _what_now()

@@ -14,7 +14,7 @@ from .. import files
 from ..config import Home, TelemetryLevel
 from ..errors import ConfigError, StorageError
 from .machine import Machine
-from .status import first_line
+from .status import first_line, the_bytes
 from .wording import command_line
 
 if TYPE_CHECKING:
@@ -179,5 +179,6 @@ def tell() -> None:
         screen.line(("! ", "yellow"), f"{name}: {lack}. Events wait for it.")
         screen.line("  ", fix)
     screen.line()
-    screen.labelled([("The bytes", command_line("show-payload")), ("State", command_line("status")),
+    local = policy.record and policy.share is TelemetryLevel.OFF
+    screen.labelled([("The bytes", the_bytes(local=local)), ("State", command_line("status")),
                      ("Stop", command_line("opt-out"))])  # fmt: skip

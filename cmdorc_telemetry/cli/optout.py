@@ -28,7 +28,7 @@ SENDING_SECONDS = 12.0
 _TELL_SECONDS = 0.5
 
 
-@click.command("opt-out")
+@click.command("opt-out", short_help="Stop, have this install erased, delete what was recorded.")
 @click.option("--local-only", is_flag=True, help="Ask no server to erase what it holds of this install, now or later.")
 def opt_out(local_only: bool) -> None:
     """Stop, have this install erased, and delete what was recorded.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .fields import Shown
 
 
-@click.command("show-payload")
+@click.command("show-payload", short_help="Print the stored bytes of an event.")
 @click.argument("event", required=False)
 @click.option("--to", metavar="NAME", help="What this destination gets, instead of what is shared at most.")
 def show_payload(event: str | None, to: str | None) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .screen import Cell, Screen
 
 
-@click.command()
+@click.command(short_help="Show plugins, their settings and what they hook into.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def plugins(as_json: bool) -> None:
     """Show plugins: enabled or not, what they hook into, their destinations and settings."""
@@ -59,7 +59,7 @@ def _row(setting: Setting) -> tuple[str, Cell]:
     return f"  {setting.name}", f"{setting.value}  ({place(setting.source)})" if setting.value else setting.source
 
 
-@click.command()
+@click.command(short_help="Enable an installed plugin.")
 @click.argument("name")
 def enable(name: str) -> None:
     """Enable an installed plugin: put NAME into plugins in your config.toml."""
@@ -79,7 +79,7 @@ def enable(name: str) -> None:
     click.echo(f"  {command_line('plugins')}")
 
 
-@click.command()
+@click.command(short_help="Disable a plugin.")
 @click.argument("name")
 def disable(name: str) -> None:
     """Disable a plugin: take NAME out of plugins in your config.toml."""

@@ -26,7 +26,7 @@ Ask = Callable[[str], bool | None]
 """A question → the answer; None where nobody could be asked."""
 
 
-@click.command()
+@click.command(short_help="Decide on what was added or changed since your yes.")
 @click.option("--yes", is_flag=True, help="Ask nothing. Never covers debug.")
 def review(yes: bool) -> None:
     """Show what was added or changed since your yes, and ask for that alone.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct, field
@@ -111,6 +113,8 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         owed = load_owed(machine.home)
     except StorageError as fault:
         problems.append(str(fault))
+    if pipeline.policy.record and machine.home.telemetry.exists() and not _writable(machine.home.telemetry):
+        problems.append(f"{machine.home.telemetry} cannot be written to: what is recorded is dropped, nothing is sent")
     blocked = pipeline.blocked()
     if blocked and pipeline.policy.record:
         problems.append(f"Nothing is shared: {blocked}.")
@@ -146,6 +150,10 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         to_be_erased={each.install_id: sorted(each.destinations) for each in owed},
         problems=problems,
     )
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _place(machine: Machine, to: DestinationConfig, ledger: Ledger | None, now: float) -> Place:

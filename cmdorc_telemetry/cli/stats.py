@@ -21,7 +21,7 @@ ENOUGH = 20
 _BARS = 30
 
 
-@click.command()
+@click.command(short_help="Show how often, how well and how fast your commands run.")
 @click.option("--days", type=click.IntRange(1, 400), default=30, show_default=True, help="How far back.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def stats(days: int, as_json: bool) -> None:

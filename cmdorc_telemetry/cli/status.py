@@ -60,6 +60,13 @@ def first_line(recording: bool, level: str, elsewhere: bool = False) -> list[Par
     return [("Telemetry is off.", "bold"), " Nothing is recorded."]
 
 
+def the_bytes(*, local: bool) -> str:
+    """The command that prints them; ``local``: where nothing is shared, those of the history."""
+    from ..history import NAME as HISTORY
+
+    return command_line("show-payload", *(("--to", HISTORY) if local else ()))
+
+
 def _show(screen: Screen, found: Standing) -> None:
     screen.line(*first_line(found.recording, found.level, found.recording_elsewhere))
     screen.line()
@@ -83,7 +90,7 @@ def _show(screen: Screen, found: Standing) -> None:
             screen.line("  ", hint)
         screen.line()
     screen.labelled(
-        [("The bytes", command_line("show-payload")), ("Stop", command_line("opt-out"))]
+        [("The bytes", the_bytes(local=found.recording and found.level == "off")), ("Stop", command_line("opt-out"))]
         if found.recording_elsewhere
         else [("A sample", command_line("show-payload")), ("Switch on", command_line("opt-in"))]
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..view import Facts
 
 
-@click.command()
+@click.command(short_help="Show all of this as one page in your browser.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write the page there (mode 600) and open nothing; - for standard output.")  # fmt: skip
 @config_option

@@ -48,7 +48,8 @@ class _Asking:
         self._renamed = shown.to.rename if shown.to is not None else {}
         self._body: Mapping[str, Any] = json.loads(shown.body)
         now, kind = f"{pipeline.policy.generation}/", (shown.spec.ref, shown.event.name)
-        self._waiting = pipeline.decision.hidden(*kind, now)
+        shares = pipeline.policy.share is not TelemetryLevel.OFF
+        self._waiting = pipeline.decision.hidden(*kind, now) if shares else frozenset[str]()
         self._lacking = self._waiting if row is None else pipeline.decision.hidden(*kind, row.generation)
         widest = None if row is None else pipeline.shared_body(row)
         had: Any = self._body if widest is None else json.loads(widest)

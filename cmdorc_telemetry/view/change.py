@@ -8,14 +8,15 @@ from .parts import Part, part
 
 _ON = (
     ("opt-out", "Stop, ask servers to erase this install, delete what is recorded here."),
-    ("opt-in --level minimal", "Share less, or see everything again before you decide."),
+    ("opt-in --level minimal", "Share the least, after seeing every field again."),
     ("opt-in --local", "Record for your own statistics alone; nothing is sent."),
     ("review", "Decide on what is new since you said yes."),
     ("audit --verify", "Check what left against the ledger."),
     ("reset-id", "Go on under a new random id."),
-    ("show-payload", "The newest event, byte for byte."),
     ("stats", "Your statistics, in the terminal."),
 )
+_SHARED = ("show-payload", "The newest event, byte for byte.")
+_LOCAL = ("show-payload --to history", "The newest event, byte for byte.")
 _OFF = (
     ("opt-in", "See every field with a value of this machine, then decide. The default is no."),
     ("opt-in --local", "Record for your own statistics alone; nothing is sent."),
@@ -25,7 +26,8 @@ _OFF = (
 
 def change(facts: Facts) -> Part:
     """One line for each thing to do."""
-    lines = _ON if facts.recording_elsewhere else _OFF
+    local = facts.recording and facts.level == "off"
+    lines = (*_ON, _LOCAL if local else _SHARED) if facts.recording_elsewhere else _OFF
     return part(
         "change",
         html.p("This page cannot change anything by itself. Copy a line and run it in a terminal."),

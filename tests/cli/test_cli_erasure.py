@@ -168,7 +168,7 @@ def test_in_again_while_an_erasure_waits_and_out_again(machine, server: Server) 
     machine("opt-out", code=1)
     assert owed(machine) == {second: ("http",), third: ("http",)}
     server.start()
-    assert machine("erase").stderr == "http: erased what it held of this install\n" * 2
+    assert machine("erase").stderr == "http: erased what it held of this install\n"
     assert server.installs() == []
 
 
@@ -300,7 +300,9 @@ def test_nor_is_the_one_that_a_variable_leads_to_now(
     machine, failing: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setenv("WHERE", failing.endpoint)
-    machine.config('[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\nendpoint_env = "WHERE"\n')
+    machine.config(
+        '[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\naudience = "private"\nendpoint_env = "WHERE"\n'
+    )
     machine.opt_in()
     machine.record()
     machine("flush")
@@ -320,7 +322,9 @@ def test_nor_is_the_one_that_a_variable_leads_to_now(
 def test_a_variable_that_is_not_set_while_it_is_noted(machine, failing, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows where it led: it is asked where it leads when it is set again, as it would be sent to."""
     monkeypatch.setenv("WHERE", failing.endpoint)
-    machine.config('[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\nendpoint_env = "WHERE"\n')
+    machine.config(
+        '[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\naudience = "private"\nendpoint_env = "WHERE"\n'
+    )
     machine.opt_in()
     machine.record()
     monkeypatch.delenv("WHERE")

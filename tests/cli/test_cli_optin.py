@@ -236,7 +236,13 @@ def test_the_level_is_what_the_file_says_or_minimal(machine, config: str, level:
 
 def test_local_shares_with_nobody(machine) -> None:
     machine.config(HTTP + 'level = "standard"\nlocal_file = "/nowhere/x.jsonl"\n')
-    assert machine("opt-in", "--local", "--yes").stdout.startswith("Telemetry records on this machine only.\n")
+    shown = machine("opt-in", "--local", "--yes").stdout
+    assert shown.startswith("Telemetry records on this machine only.\n")
+    assert "\nThe bytes  telemetry show-payload --to history\n" in shown
+    assert "\nThe bytes  telemetry show-payload --to history\n" in machine("status").stdout
+    assert "telemetry show-payload --to history" in machine("view", "--output", "-").stdout
+    machine.record()
+    assert machine("show-payload", "--to", "history").stdout
     assert (grant(machine).share, decided(machine).destinations) == (TelemetryLevel.OFF, {})
     assert "level" not in read_table(machine.home.config)["telemetry"]
     told = machine.json("status")

@@ -433,7 +433,10 @@ def test_a_file_of_another_name_is_deleted_like_the_local_file(machine, audience
 def test_a_file_that_a_variable_named_is_told_of_where_it_names_none(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     target = machine.folder / "mine.jsonl"
     monkeypatch.setenv("WHERE", str(target))
-    machine.config('[telemetry]\nplugins = ["file"]\n[telemetry.to.mine]\nplugin = "file"\npath_env = "WHERE"\n')
+    machine.config(
+        '[telemetry]\nplugins = ["file"]\n'
+        '[telemetry.to.mine]\nplugin = "file"\naudience = "private"\npath_env = "WHERE"\n'
+    )
     machine.opt_in()
     machine.record()
     machine("flush")
@@ -499,7 +502,7 @@ def test_a_local_file_that_is_none(machine) -> None:
     machine.config('[telemetry]\nplugins = ["file"]\nlocal_file = "/dev/null"\n')
     machine("opt-out", "--local-only")
     assert Path("/dev/null").exists()
-    machine.config('[telemetry]\nplugins = ["file"]\n[telemetry.to.file]\npath_env = "NOT_SET"\n')
+    machine.config('[telemetry]\nplugins = ["file"]\n[telemetry.to.file]\naudience = "private"\npath_env = "NOT_SET"\n')
     machine("opt-out", "--local-only")
     machine.config(f'[telemetry]\nplugins = ["file"]\nlocal_file = "{machine.folder}/no/such/folder"\n')
     machine("opt-out", "--local-only")

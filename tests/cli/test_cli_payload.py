@@ -313,6 +313,16 @@ def test_what_a_field_is_goes_on_below_on_a_terminal_of_80_columns(stored, termi
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_a_sample_of_what_a_destination_would_get_withholds_by_level_not_by_a_consent_to_come(
+    machine, terminal
+) -> None:  # fmt: skip
+    machine.config(HTTP)
+    machine.opt_in("--local")
+    lines = shown(terminal, "command_completed", "--to", "http")
+    assert row(lines, "timed_out") == ["timed_out", "level", "shared at level standard"]
+    assert not [line for line in lines if line.startswith("app_name")]
+
+
 def test_a_destination_of_ones_own_has_nothing_withheld(stored, terminal) -> None:
     lines = shown(terminal, "command_completed", "--to", "mine")
     assert lines[0].endswith(" bytes · to mine (private)")

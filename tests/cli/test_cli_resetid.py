@@ -154,10 +154,10 @@ def test_a_server_that_is_down_is_asked_later(machine, server: FaultServer) -> N
     assert result.stderr.startswith("http: not confirmed: ")
     assert "  telemetry erase --forget  drops even that\n" in result.stderr
     second = identity(machine.home)
-    machine("reset-id", code=1)
+    assert machine("reset-id", code=1).stderr.count("http: not confirmed: ") == 1
     assert [each.install_id for each in load_owed(machine.home)] == [old.install_id, second.install_id]
     server.fail(None)
-    assert machine("status").stderr == "http: erased what it held of this install\n" * 2
+    assert machine("status").stderr == "http: erased what it held of this install\n"
     machine.record()
     machine("flush")
     assert check(server) == {old.install_id: 2, identity(machine.home).install_id: 2}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -367,6 +369,39 @@ def test_a_file_that_somebody_else_may_have_written_is_not_used(machine, change)
     assert "Decided by  you, " in machine("status").stdout
 
 
+AS_SOMEBODY = """
+import os, sys
+from pathlib import Path
+from cmdorc_telemetry.cli import telemetry
+telemetry(["status"], standalone_mode=False)  # all that it imports, while it may be read
+print("---", flush=True)
+home = Path(os.environ["CMDORC_HOME"])
+for path in (home, *home.rglob("*")):
+    os.chown(path, 12345, 12345)
+    path.chmod(0o500 if path.is_dir() else 0o400)
+os.setegid(12345)
+os.seteuid(12345)
+telemetry(["status"], standalone_mode=False)
+os.seteuid(0)  # what measures coverage writes at the end
+os.setegid(0)
+"""
+
+
+def test_a_home_that_cannot_be_written_is_said(machine) -> None:
+    machine.opt_in()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        home = Path(folder) / "home"
+        shutil.copytree(machine.home.root, home)
+        environ = {**os.environ, "CMDORC_HOME": str(home)}
+        done = subprocess.run([sys.executable, "-c", AS_SOMEBODY], cwd=folder, env=environ, capture_output=True,
+                              text=True, timeout=30, check=True)  # fmt: skip
+    well, _, shown = done.stdout.partition("---\n")
+    trouble = f"! {home}/telemetry cannot be written to: what is recorded is dropped, nothing is sent\n"
+    assert (trouble in well, trouble in shown) == (False, True)
+    assert shown.startswith("Telemetry is on. ")
+
+
 def test_a_decision_that_cannot_be_read(machine) -> None:
     machine.opt_in()
     machine.home.consent.write_text("generation = 3\n")
@@ -527,7 +562,9 @@ def test_destinations_that_are_no_more_are_kept_for_scripts(machine) -> None:
 
 def test_a_target_taken_from_the_environment_is_not_spelt_out(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOMEWHERE", "https://secret.example/v1")
-    machine.config('[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\nendpoint_env = "SOMEWHERE"\n')
+    machine.config(
+        '[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\naudience = "private"\nendpoint_env = "SOMEWHERE"\n'
+    )
     machine.opt_in()
     shown = machine("status").stdout
     assert "$SOMEWHERE" in shown

@@ -96,3 +96,10 @@ def test_a_reader_that_goes_away_is_no_traceback(machine) -> None:
     done = subprocess.run(f"{sys.executable} -m cmdorc_telemetry plugins --json | true", shell=True,
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert "Traceback" not in done.stderr
+
+
+def test_in_80_columns_the_help_says_what_each_command_does_whole() -> None:
+    shown = CliRunner().invoke(telemetry, ["--help"], terminal_width=80).output
+    listed = shown.partition("Commands:\n")[2].splitlines()
+    assert len(listed) == len(telemetry.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)

@@ -225,3 +225,15 @@ def test_a_no_to_one_spec_takes_back_what_is_of_that_spec(machine: Machine, tmp_
     assert machine.levels() == {1: "standard", 2: "standard"}
     assert machine.ledger().dropped == {"withdrawn-consent": 1}
     assert json.dumps(machine.got).count("sold") == 0
+
+
+def test_after_an_opt_out_nothing_stays_that_running_programs_record_until_they_hear_of_it(machine: Machine) -> None:
+    machine.decide("standard")
+    programs = [machine.program(), machine.program()]
+    for program in programs:
+        program("forever()")
+    until(lambda: len(machine.got) > 1, "a report")
+    machine.command("opt-out")
+    for program in programs:
+        until(lambda program=program: program("telemetry.pipeline.policy.record") == "False", "the no")
+    until(lambda: not list(machine.home.journal.glob("*")), "the end of the journals")

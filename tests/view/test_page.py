@@ -91,10 +91,9 @@ def test_a_line_is_copied_with_the_keyboard_alone(show) -> None:
 @pytest.mark.parametrize("width", [1280, 1100, 760, 390])
 def test_lines_are_whole(show, width) -> None:
     shown = show("full", width=width)
-    shown(
-        "document.querySelectorAll('.lines input').forEach(e => { e.value = 'cmdorc ' + e.value })"
-    )  # the longest name
-    cut = "[...document.querySelectorAll('.lines input')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.value)"
+    lines = "[...document.querySelectorAll('.lines input')]"
+    shown(f"{lines}.forEach(each => {{ each.value = 'cmdorc ' + each.value }})")  # the longest name of the command
+    cut = f"{lines}.filter(each => each.scrollWidth > each.clientWidth).map(each => each.value)"
     assert shown(cut) == []
 
 
