@@ -91,6 +91,8 @@ class Reference:
         self.told: dict[str, int] = {}
         self.open: set[str] = set()
         """Segments that lie there."""
+        self.given_up: set[str] = set()
+        """Segments that went with a no: what they held, and what they told of, is nobody's any more."""
         self.discards = False
         """Whether anybody discarded dead letters."""
         self.latest = 0.0
@@ -140,7 +142,10 @@ class Reference:
         """Go on from ``world``, if what one actor did in a step can have led to it."""
         self.latest = max(self.latest, now)
         self._destinations(world, step)
-        self._events(world, step)
+        refused = step.decision is not None and self.decisions[step.decision].level is None
+        self._events(world, step, refused)
+        if refused:
+            self.given_up |= self.open - world.told.keys()
         self._losses(world)
         for name, target in self.targets.items():
             self._ledger(name, target, world)
@@ -172,7 +177,7 @@ class Reference:
                 assert not target.present
                 del self.targets[name]
 
-    def _events(self, world: World, step: Step) -> None:
+    def _events(self, world: World, step: Step, refused: bool) -> None:
         new = []
         for event_id, event in self.events.items():
             if event_id in world.waiting:
@@ -191,6 +196,8 @@ class Reference:
             event = self.events[event_id]
             event.imported = True
             assert step.decision is not None, "an event is gone from the journals"
+            if refused:
+                continue
             assert "history" in self.targets, "an event was imported for nobody"
             for target in self.targets.values():
                 if target.present and self.wants(target.view, event, step.decision):
@@ -207,7 +214,7 @@ class Reference:
         self.told.update(world.told)
         assert sum(self.told.values()) <= self.failed, f"more losses were told of than there were: {self.told}"
         if (history := self.targets.get("history")) is not None:
-            finished = sum(count for name, count in self.told.items() if name not in self.open)
+            finished = sum(count for name, count in self.told.items() if name not in self.open | self.given_up)
             dropped = sum(world.ledgers["history"].dropped.get(reason, 0) for reason in LOSSES)
             assert finished <= dropped <= sum(self.told.values()), (
                 f"losses are not counted, or counted twice: {self.told} told, {dropped} dropped, of {sorted(self.open)}"
