@@ -18,7 +18,6 @@ from . import journal as journals
 from .audit import AuditLog, tidy
 from .bounds import PATIENCE_SECONDS
 from .config import DestinationConfig, Home, TelemetryLevel
-from .consent import CORE_SPEC, Grant
 from .decision import Decision, level_name
 from .decoding import decode
 from .delivery import Delivery, Destination
@@ -125,12 +124,6 @@ class Pipeline:
     def policy(self) -> Policy:
         """What is in force on this machine, whatever project or program this is."""
         return self.decision.policy
-
-    @property
-    def grant(self) -> Grant | None:
-        """What a person said about cmdorc's own spec."""
-        consent = self.situation.consent
-        return consent.grants.get(CORE_SPEC) if consent else None
 
     def _decide(self) -> None:
         self.allowed, self.waiting = allowed_destinations(self.policy, self.situation.consent, self.configured)

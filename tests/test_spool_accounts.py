@@ -82,3 +82,20 @@ def test_before_anybody_has_an_id_there_is_no_account(tmp_path: Path) -> None:
         spool.register([View(name="team")])
         lose(spool, 1)
         assert spool.account("team") == ("", {"storage-failed": 1})
+
+
+def test_where_two_processes_open_it_at_once_the_first_one_has_the_say(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Spool(spool.path)) as other:
+        first: list[str] = []
+        write = spool._write
+
+        def after_another() -> object:
+            other.open_account(NEW)
+            first.append(other.account("team")[0])
+            return write()
+
+        monkeypatch.setattr(spool, "_write", after_another)
+        spool.open_account(NEW)
+        assert [spool.account("team")[0]] == first

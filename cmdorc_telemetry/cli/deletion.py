@@ -100,11 +100,9 @@ def _holds_events(path: Path) -> bool:
 
     A person may have named a file that held something else, and nothing may ever have been sent to it.
     """
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(len(_EVENT))
-    except OSError:
-        return True  # whoever deletes it says what is wrong with it
+    begin = b""
+    with suppress(OSError), open(path, "rb") as file:  # whoever deletes it says what is wrong with it
+        begin = file.read(len(_EVENT))
     return _EVENT.startswith(begin)
 
 

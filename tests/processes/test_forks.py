@@ -101,7 +101,8 @@ else:
     for thread in [*threads, sender]:
         thread.join()
     telemetry.close()
-"""
+""",
+        covered=False,  # what coverage writes at the end of a child hangs, now and then, in locks that threads held
     )
     expected = {1, *range(100, 160)}
     for line in lines:
