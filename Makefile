@@ -72,7 +72,7 @@ leak-test: env
 
 # The pages that are made of the spec. A test fails where one of them differs.
 docs: env
-	$(BIN)/python -m cmdorc_telemetry.spec.outputs markdown cmdorc_telemetry/spec/core.telemetry.toml docs/what-we-collect.md
+	$(BIN)/cmdorc-telemetry spec export cmdorc_telemetry/spec/core.telemetry.toml --format markdown > docs/what-we-collect.md
 
 constraints: env
 	.ci/constraints.sh

@@ -349,7 +349,7 @@ def declarations(spec: "TelemetrySpec", level: TelemetryLevel | None = None) -> 
     if level is TelemetryLevel.OFF:
         return {}
     # The latest version of an event has the say.
-    events = {event.name: event for event in sorted(spec.events, key=lambda event: event.version)}.values()
+    events = {event.name: event for event in sorted(spec.events, key=lambda event: event.major)}.values()
     base = {f"*/{name}": spec.declaration(event, name) for event in spec.events[:1] for name in BASE}
     own = {f"{event.name}/{name}": spec.declaration(event, name) for event in events
            for name, prop in event.properties.items()

@@ -6,6 +6,8 @@
     │   └── SpecError          a telemetry spec
     ├── ConsentError           the recorded decision cannot be read or may not be used
     ├── PluginError            an installed plugin that cannot be used
+    ├── OperationError         an operation that cannot be run as it was asked to
+    │   └── OperationDenied    whoever asked may not
     ├── StorageError           the home directory, journal or spool cannot be used
     └── DeliveryError          raised by a reporter to say what became of a batch
         ├── RetryLater         not now: nothing is lost, the batch comes again
@@ -63,6 +65,14 @@ class ConsentError(TelemetryError):
 
 class PluginError(TelemetryError):
     """A plugin is missing, broken, or offers something else than it was enabled for."""
+
+
+class OperationError(TelemetryError):
+    """An operation cannot be run: nobody knows it, or its arguments or its result do not fit."""
+
+
+class OperationDenied(OperationError):
+    """Whoever asked for an operation may not."""
 
 
 class StorageError(TelemetryError):

@@ -230,6 +230,30 @@ def replace(path: Path, data: bytes) -> None:
         raise StorageError(f"{path} cannot be written: {fault.strerror}") from fault
 
 
+def publish(path: Path, data: bytes, *, force: bool) -> None:
+    """Write ``data`` as the whole of a file for others to read, or leave everything as it was.
+
+    Raises FileExistsError where it is there, unless ``force``; StorageError where it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if force:
+                os.replace(temporary, path)
+            else:
+                os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except FileExistsError:
+        raise
+    except OSError as fault:
+        raise StorageError(f"{path} cannot be written: {fault.strerror}") from fault
+
+
 def reading(path: Path) -> sqlite3.Connection:
     """A SQLite database for reading alone: nothing is created, mended or waited for. Raises sqlite3.Error."""
     import sqlite3

@@ -105,17 +105,16 @@ def test_an_event_is_shared_at_a_level_that_shares_a_field_of_its_own(level: Lev
     assert not any(event.shared_at(None) for event in load_spec(CORE).events)
 
 
-def test_personal_and_redacted_properties_are_never_shared() -> None:
+def test_what_is_private_or_of_no_known_shape_is_never_shared() -> None:
     assert Property(type="bool").shared_at("debug")
-    assert not Property(type="bool", pii=True).shared_at("debug")
-    assert not Property(type="bool", redact=True).shared_at("debug")
+    assert not Property(type="json").shared_at("debug")
     assert not Property(type="bool", audience="private", level="minimal").shared_at("debug")
     assert not Property(type="bool", level="minimal").shared_at(None)
 
 
 # -- broken specs ------------------------------------------------------------------------------------------------------
 
-TYPES = "bool, bucket, count, duration_ms, enum, hash, number, string, timestamp, uuid, version"
+TYPES = "bool, bucket, count, duration_ms, enum, hash, json, number, string, timestamp, uuid, version"
 KEYS = "type, description, required, pii, redact, level, audience, min, max, members, edges, pattern"
 
 
@@ -136,14 +135,16 @@ BROKEN: list[tuple[str, str]] = [
     ("", "has no 'meta'; expected that key, which is required"),
     ("meta = 'acme.app'", "meta: found 'acme.app'; expected table"),
     ("meta = {name = 'a'}\nevent = []",
-     "event: unknown key; expected one of meta, events, operations, config. Did you mean 'events'?"),
+     "event: unknown key; expected one of meta, groups, context, events, operations, workflows, config, waivers, "
+     "origin. Did you mean 'events'?"),
     (with_meta("title = 'x'"), "meta: has no 'name'; expected that key, which is required"),
     (with_meta("name = 1"), "meta.name: found 1; expected str"),
     (with_meta("name = 'a b'"), "meta: 'a b' is no name; expected at most 100 letters, digits and . _ + -"),
     (with_meta("name = 'a@1'"), "meta: 'a@1' is no name; expected at most 100 letters, digits and . _ + -"),
     (with_meta(f"name = '{'a' * 101}'"),
      f"meta: '{'a' * 101}' is no name; expected at most 100 letters, digits and . _ + -"),
-    (with_meta("name = 'a'\nversion = '1'"), "meta.version: found '1'; expected int"),
+    (with_meta("name = 'a'\nversion = '1'"),
+     "meta: found version '1'; expected a whole number, or three such as '1.0.0'"),
     (with_meta("name = 'a'\nversion = 0"), "meta: found version 0; expected 1 to 999999"),
     (with_meta("name = 'a'\nversion = 1000000"), "meta: found version 1000000; expected 1 to 999999"),
     (with_meta("name = 'a'\nowners = 'me'"), "meta.owners: found 'me'; expected list"),
@@ -158,7 +159,7 @@ BROKEN: list[tuple[str, str]] = [
      "events[0].semantics: has no 'what'; expected that key, which is required"),
     (with_event(head="name = 'pa id'\nsemantics = {what = 'x'}"),
      "events[0]: 'pa id' is no name; expected letters, digits and $ _ . - only"),
-    (with_event("version = 0\nproperties = {}"), "events[0]: found version 0; expected 1 or more"),
+    (with_event("version = 0\nproperties = {}"), "events[0]: found version 0; expected 1 to 999999"),
     (with_event("rank = 10\nproperties = {}"), "events[0]: found rank 10; expected 0 to 9"),
     (with_event("rank = -1\nproperties = {}"), "events[0]: found rank -1; expected 0 to 9"),
     (with_event("privacy = 'secret'\nproperties = {}"),
@@ -188,7 +189,8 @@ BROKEN: list[tuple[str, str]] = [
      f"{AMOUNT}.audience: found 'public'; expected one of private, shared"),
     (with_property("type = 'bool'\nrequired = 'yes'"), f"{AMOUNT}.required: found 'yes'; expected bool"),
     (with_property("type = 'bool'\nrequird = true"),
-     f"{AMOUNT}.requird: unknown key; expected one of {KEYS}, max_length, max_items. Did you mean 'required'?"),
+     f"{AMOUNT}.requird: unknown key; expected one of {KEYS}, max_length, "
+     "max_items, expires, deprecated, replaced_by. Did you mean 'required'?"),
     (with_property("type = 'bool'\nmax = 1"), f"{AMOUNT}: type 'bool' takes no 'max'"),
     (with_property("type = 'hash'\npattern = '.*'"), f"{AMOUNT}: type 'hash' takes no 'pattern'"),
     (with_property("type = 'count'\nmembers = ['a']"), f"{AMOUNT}: type 'count' takes no 'members'"),

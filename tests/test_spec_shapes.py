@@ -19,6 +19,7 @@ from cmdorc_telemetry.spec import (
     BASE,
     CORE,
     LEVELS,
+    MASK,
     Event,
     Level,
     Property,
@@ -83,10 +84,10 @@ OWN: dict[str, Any] = {
     "a_hash": "0123456789ab", "hashes": ["0123456789ab", "ffffffffffff"], "a_version": "1.2.3rc1+local",
     "a_uuid": "01234567-89ab-4def-8123-456789abcdef", "a_timestamp": "2026-11-22T03:00:00Z", "$ai_model": "gpt",
     "a.dotted-name": ["a", "other"], "class": False, "__class__": 7, "_5": True,
-    "personal": 1, "redacted": 2, "secret": "xyz",
+    "personal": MASK, "redacted": MASK, "secret": "xyz",
 }  # fmt: skip
-AT: dict[Level, set[str]] = {"minimal": {"a_bool", "a_count"}}
-AT["standard"] = set(OWN) - {"a_hash", "hashes", "personal", "redacted", "secret"}
+AT: dict[Level, set[str]] = {"minimal": {"a_bool", "a_count", "personal", "redacted"}}
+AT["standard"] = set(OWN) - {"a_hash", "hashes", "secret"}
 AT["debug"] = AT["standard"] | {"a_hash", "hashes"}
 
 
@@ -96,7 +97,7 @@ def through(shape: type[Any], body: object) -> Any:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_shared_shape_drops_what_is_private_personal_undeclared_or_above_the_level(level: Level) -> None:
+def test_a_shared_shape_drops_what_is_private_undeclared_or_above_the_level(level: Level) -> None:
     body = {**HEAD, **OWN, "undeclared": 1, "A_bool": True, "p0": 1}
     left = through(shared_shape(EVENT, level), body)
     assert left == {**HEAD, **{name: OWN[name] for name in AT[level]}}
@@ -106,7 +107,7 @@ def test_a_shared_shape_drops_what_is_private_personal_undeclared_or_above_the_l
 def test_what_is_withheld_is_dropped_base_fields_too() -> None:
     left = through(shared_shape(EVENT, "debug", withheld={"$ai_model", "os", "a_bool", "no such"}), {**HEAD, **OWN})
     assert set(left) == {*HEAD, *AT["debug"]} - {"$ai_model", "os", "a_bool"}
-    assert shared_names(EVENT, "minimal", withheld=["a_bool"]) == ["a_count"]
+    assert shared_names(EVENT, "minimal", withheld=["a_bool"]) == ["a_count", "personal", "redacted"]
     assert shared_names(EVENT, None) == []
 
 
@@ -129,7 +130,7 @@ def test_the_wire_shape_refuses_what_it_does_not_know() -> None:
     shape = wire_shape(EVENT, "standard")
     allowed = {**HEAD, **{name: OWN[name] for name in AT["standard"]}}
     assert through(shape, allowed) == allowed
-    for name in ("undeclared", "secret", "personal", "redacted", "a_hash", "Os"):
+    for name in ("undeclared", "secret", "a_hash", "Os"):
         assert refused(shape, {**allowed, name: 1}) == f"Object contains unknown field `{name}`"
     for name in ("event", "anonymous_install_id", "timestamp"):
         short = {key: value for key, value in allowed.items() if key != name}
@@ -157,6 +158,7 @@ INVALID: list[tuple[str, object]] = [
     ("a_timestamp", "2026-11-22T03:00:00"), ("a_timestamp", "2026-11-22T03:00:00.1Z"), ("a_timestamp", 1),
     ("a_timestamp", "2026-11-22T03:00:00Z\n"), ("a_timestamp", "٢٠٢٦-11-22T03:00:00Z"),
     ("$ai_model", "xy z"), ("$ai_model", "toolong"), ("$ai_model", "X"), ("$ai_model", "ab\n"), ("$ai_model", "x!"),
+    ("personal", 1), ("personal", 0), ("redacted", 1), ("redacted", None), ("personal", ["[redacted]"]),
     ("a.dotted-name", ["a", "c"]), ("a.dotted-name", "a"), ("a.dotted-name", ["a"] * 4),
     ("__class__", "x"), ("_5", 5),
     ("event", "no name"), ("event", ""), ("os", "OS/2"), ("level", "off"), ("level", "all"), ("sampling_rate", 1.1),
@@ -273,6 +275,8 @@ bodies = st.builds(
 def valid(name: str, value: Any) -> bool:
     """What the design says of a value, written out apart from msgspec."""
     prop = {**BASE, **EVENT.properties}[name]
+    if name in ("personal", "redacted"):
+        return bool(value == MASK)
     if prop.max_items is not None:
         bare = msgspec.structs.replace(prop, max_items=None)
         return isinstance(value, list) and len(value) <= prop.max_items and all(_one(bare, item) for item in value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 
 from .. import clock
 from ..forks import on_fork
-from ..spec import BASE, TelemetrySpec, coerce, own_shape
+from ..spec import BASE, MASK, TelemetrySpec, coerce, masked_names, own_shape
 from ..types import Trigger
 from .fields import Hasher, bounded
 
@@ -71,6 +71,19 @@ class EventIds:
         return struct.iter_unpack(f"{width}s", bytes(block))
 
 
+def flattened(properties: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any]:
+    """``properties`` with the parts of their tables that ``paths``, such as ``balance.amount``, name. Pure."""
+    flat = {name: value for name, value in properties.items()
+            if not (isinstance(value, Mapping) and any(path.startswith(f"{name}.") for path in paths))}  # fmt: skip
+    for path in paths:
+        value: Any = properties
+        for step in path.split("."):
+            value = value.get(step) if isinstance(value, Mapping) else None
+        if value is not None:
+            flat.setdefault(path, value)
+    return flat
+
+
 class _Compiled:
     """What capture needs to know of one event, made once; and the begin of its records, made once a second."""
 
@@ -79,9 +92,20 @@ class _Compiled:
         assert event is not None
         self.properties = event.properties
         self.shape = own_shape(event)
-        self._head = f'"{spec.ref}","{name}",{event.version},'.encode()
+        self.masked = masked_names(event)
+        self.paths = frozenset(name for name in event.properties if "." in name)
+        """Properties that stand for a part of a value."""
+        self._head = f'"{spec.ref}","{name}",{event.major},'.encode()
         self._base = _encode({"event": name, **base, "spec": spec.ref})[:-1]
         self.begin: tuple[int, bytes] = (-1, b"")
+
+    def prepared(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """``properties`` with the declared parts of values taken out, and masks for what is not to be seen."""
+        flat = flattened(properties, self.paths) if self.paths else dict(properties)
+        for name in self.masked & flat.keys():
+            if flat[name] is not None:
+                flat[name] = MASK
+        return flat
 
     def begin_at(self, now: int) -> bytes:
         """Everything before the random part of the event id, which is of that second."""
@@ -130,6 +154,8 @@ class Capture:
         Raises KeyError for an event that no spec declares.
         """
         compiled = self._event(event)
+        if compiled.masked or compiled.paths:
+            properties = compiled.prepared(properties)
         try:
             own = _encode(msgspec.convert(properties, compiled.shape))
         except (ValueError, TypeError):  # some of it is not valid, or nothing that JSON could hold
@@ -163,7 +189,10 @@ class Capture:
         """The properties that can be made valid, one by one."""
         valid: dict[str, Any] = {}
         for name, value in properties.items():
-            if name not in compiled.properties:
+            if name not in compiled.properties or compiled.properties[name].type == "json":
+                continue
+            if value == MASK and name in compiled.masked:
+                valid[name] = MASK
                 continue
             try:
                 coerced = coerce(compiled.properties[name], value)

@@ -14,7 +14,23 @@ import click
 
 from .. import __version__
 from ..errors import ConfigError, TelemetryError
-from . import audit, deadletters, erase, flush, optin, optout, payload, plugins, resetid, review, stats, status, view
+from . import (
+    audit,
+    createspec,
+    deadletters,
+    erase,
+    flush,
+    optin,
+    optout,
+    payload,
+    plugins,
+    resetid,
+    review,
+    specs,
+    stats,
+    status,
+    view,
+)
 from .wording import clean
 
 __all__ = ["telemetry"]
@@ -66,6 +82,6 @@ def telemetry(ctx: click.Context) -> None:
 for command in (
     status.status, optin.opt_in, review.review, optout.opt_out, payload.show_payload, audit.audit, flush.flush,
     stats.stats, deadletters.dead_letters, plugins.plugins, plugins.enable, plugins.disable,
-    resetid.reset_id, erase.erase, view.view,
+    resetid.reset_id, erase.erase, view.view, createspec.create_spec, specs.spec,
 ):  # fmt: skip
     telemetry.add_command(command)

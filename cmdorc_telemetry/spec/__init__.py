@@ -1,14 +1,18 @@
 """What may be collected: the model, its files, and what they are compiled to."""
 
-from .model import BASE, LEVELS, Event, Level, Property, TelemetrySpec, bucket_labels
+from .documents import CORE, dump_json, dump_toml, load_spec, parse_json, parse_toml
+from .model import Event, Operation, Outcome, TelemetrySpec, Workflow
 from .projection import project
-from .registry import CORE, SpecFile, TelemetryRegistry, load_spec
-from .shapes import Body, Shapes, coerce, lower, own_shape, shared_names, value_type, wire_shape
+from .property import BASE, LEVELS, MASK, Level, Property, bucket_labels
+from .registry import SpecFile, TelemetryRegistry
+from .shapes import Body, Shapes, coerce, lower, masked_names, own_shape, shared_names, value_type, wire_shape
+from .versions import Version
 from .wishes import EVERYTHING, FIXED, Rule, Wishes, keep_policy, kept_policy, read_wishes, sampled
 
 __all__ = [
-    "BASE", "CORE", "EVERYTHING", "FIXED", "LEVELS", "Body", "Event", "Level", "Property", "Rule", "Shapes", "SpecFile",
-    "TelemetryRegistry", "TelemetrySpec", "Wishes", "bucket_labels", "coerce", "keep_policy", "kept_policy",
-    "load_spec", "lower", "own_shape", "project", "read_wishes", "sampled", "shared_names", "value_type",
-    "wire_shape",
+    "BASE", "CORE", "EVERYTHING", "FIXED", "LEVELS", "MASK", "Body", "Event", "Level", "Operation", "Outcome",
+    "Property", "Rule", "Shapes", "SpecFile", "TelemetryRegistry", "TelemetrySpec", "Version", "Wishes", "Workflow",
+    "bucket_labels", "coerce", "dump_json", "dump_toml", "keep_policy", "kept_policy", "load_spec", "lower",
+    "masked_names", "own_shape", "parse_json", "parse_toml", "project", "read_wishes", "sampled", "shared_names",
+    "value_type", "wire_shape",
 ]  # fmt: skip

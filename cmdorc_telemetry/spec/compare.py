@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from .model import LEVELS, Property
+from .property import LEVELS, Property
 
 Change = Literal["added", "removed", "narrowed", "widened", "re-meant"]
 """``narrowed``: whatever it holds now, it could hold before; ``widened``: not so; ``re-meant``: for another reason."""

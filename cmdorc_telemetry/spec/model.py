@@ -6,97 +6,20 @@ A :class:`TelemetrySpec` says nothing about how it is used: shapes (checks and m
 # Annotations are evaluated here: msgspec would have to evaluate them one by one each time a spec is loaded.
 
 import re
-from itertools import pairwise
-from math import isfinite
+from collections.abc import Iterator, Mapping
+from datetime import date
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import field
+from msgspec.structs import force_setattr, replace
 
-ValueType = Literal[
-    "bool", "count", "duration_ms", "number", "enum", "bucket", "hash", "version", "uuid", "timestamp", "string"
-]
-Level = Literal["minimal", "standard", "debug"]
-LEVELS: tuple[Level, ...] = ("minimal", "standard", "debug")
-
-_BOUNDS: dict[str, tuple[str, ...]] = {
-    "count": ("min", "max"),
-    "duration_ms": ("min", "max"),
-    "number": ("min", "max"),
-    "enum": ("members",),
-    "bucket": ("edges",),
-    "string": ("pattern", "max_length"),
-}
-_NAME = re.compile(r"[A-Za-z$_][A-Za-z0-9$_.\-]{0,99}")
-_WORD = r"[A-Za-z0-9][A-Za-z0-9._+\-]*"
-_LONGEST = 1 << 20
-"""No string or list of an event is longer: msgspec could not check all that TOML can write."""
+from .property import BASE, NAME, WORD, Level, Part, Property
+from .versions import Version, check, major, order, same
 
 
-class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What all parts of a spec have in common."""
-
-
-class Property(_Part, frozen=True, kw_only=True):
-    """One field of an event. With ``max_items`` it is a list of its type."""
-
-    type: ValueType
-    description: str = ""
-    required: bool = False
-    pii: bool = False
-    redact: bool = False
-    level: Level = "standard"
-    """The least level that may share it."""
-    audience: Literal["shared", "private"] = "shared"
-    min: float | None = None
-    max: float | None = None
-    members: tuple[str, ...] = ()
-    edges: tuple[float, ...] = ()
-    pattern: str | None = None
-    max_length: int | None = None
-    max_items: int | None = None
-
-    def __post_init__(self) -> None:
-        allowed = _BOUNDS.get(self.type, ())
-        for name in ("min", "max", "members", "edges", "pattern", "max_length"):
-            if getattr(self, name) not in (None, ()) and name not in allowed:
-                raise ValueError(f"type {self.type!r} takes no {name!r}")
-        for name in ("max_length", "max_items"):
-            if (most := getattr(self, name)) is not None and most < 1:
-                raise ValueError(f"found {name} {most}; expected 1 or more")
-            if most is not None and most > _LONGEST:
-                raise ValueError(f"found {name} {most}; expected {_LONGEST} at most")
-        for bound in (self.min, self.max, *self.edges):
-            if bound is not None and not isfinite(bound):
-                raise ValueError(f"found the bound {bound}; expected a finite number")
-        if self.type == "enum" and not self.members:
-            raise ValueError("type 'enum' needs 'members'")
-        if self.type == "bucket" and (not self.edges or sorted(set(self.edges)) != list(self.edges)):
-            raise ValueError(f"found edges {list(self.edges)}; type 'bucket' needs 'edges' that rise")
-        if self.type == "number" and (self.min is None or self.max is None):
-            raise ValueError("type 'number' needs 'min' and 'max'")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
-        if self.type == "string":
-            if self.pattern is None or self.max_length is None:
-                raise ValueError("type 'string' needs 'pattern' and 'max_length': free text can hold anything")
-            try:
-                re.compile(self.pattern)
-                re.compile(rf"\A(?:{self.pattern})\Z")
-            except re.error as fault:
-                raise ValueError(f"pattern {self.pattern!r} is no regular expression: {fault}") from None
-
-    def shared_at(self, level: Level | None) -> bool:
-        """Whether a destination of somebody else's may get it at ``level`` (None: nothing may be shared)."""
-        return (
-            level is not None
-            and self.audience == "shared"
-            and not (self.pii or self.redact)
-            and LEVELS.index(self.level) <= LEVELS.index(level)
-        )
-
-
-class Semantics(_Part, frozen=True, kw_only=True):
+class Semantics(Part, frozen=True, kw_only=True):
     """What an event means."""
 
     what: str
@@ -104,7 +27,7 @@ class Semantics(_Part, frozen=True, kw_only=True):
     why: str = ""
 
 
-class Retention(_Part, frozen=True, kw_only=True):
+class Retention(Part, frozen=True, kw_only=True):
     """How long a server may keep an event."""
 
     days: int
@@ -115,18 +38,27 @@ class Retention(_Part, frozen=True, kw_only=True):
             raise ValueError(f"found {self.days} days; expected 1 or more")
 
 
-class Sampling(_Part, frozen=True, kw_only=True):
-    """Which share of the events is shared: a function of the event's id."""
+class Sampling(Part, frozen=True, kw_only=True):
+    """Which of the events are shared: of those that meet every condition the share ``rate``; of the others none."""
 
     rate: float
     conditions: tuple[str, ...] = ()
+    """As ``conditions.py`` reads them."""
+    always: tuple[str, ...] = ()
+    """An event that meets one of these is shared whatever the rate: failures, for example."""
+    by: str = ""
+    """The property, or ``context.…``, whose events are shared all or none of them; each event by itself where empty."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
             raise ValueError(f"found a sampling rate of {self.rate:g}; expected 0 to 1")
+        for text in (*self.conditions, *self.always):
+            from .conditions import parse  # few specs have any
+
+            parse(text)
 
 
-class Threshold(_Part, frozen=True, kw_only=True):
+class Threshold(Part, frozen=True, kw_only=True):
     """The range that a metric should stay in."""
 
     metric: str
@@ -140,7 +72,7 @@ class Threshold(_Part, frozen=True, kw_only=True):
             raise ValueError(f"min {self.min:g} is greater than max {self.max:g}")
 
 
-class AnomalyDetection(_Part, frozen=True, kw_only=True):
+class AnomalyDetection(Part, frozen=True, kw_only=True):
     """When an event's statistics are unusual, and what to do then."""
 
     enabled: bool = True
@@ -148,15 +80,22 @@ class AnomalyDetection(_Part, frozen=True, kw_only=True):
     thresholds: tuple[Threshold, ...] = ()
     actions: tuple[Literal["alert", "log", "trigger_regen"], ...] = ("log",)
 
+    def __post_init__(self) -> None:
+        if self.minimum_sample < 1:
+            raise ValueError(f"found minimum_sample {self.minimum_sample}; expected 1 or more")
 
-class Event(_Part, frozen=True, kw_only=True):
+
+class Event(Part, frozen=True, kw_only=True):
     """One kind of event."""
 
     name: str
-    version: int = 1
+    version: Version = 1
     semantics: Semantics
     privacy: Literal["public", "internal", "pii", "sensitive"] = "internal"
     properties: dict[str, Property]
+    """In a spec that was loaded, those of its groups are among them."""
+    groups: tuple[str, ...] = ()
+    """Groups of properties that it has beside its own."""
     retention: Retention | None = None
     sampling: Sampling | None = None
     anomaly_detection: AnomalyDetection | None = None
@@ -164,29 +103,51 @@ class Event(_Part, frozen=True, kw_only=True):
     """What it is worth where there is no room for all, 0 to 9: the lowest go first. One that adds up others is worth
     more than each of them."""
     tags: tuple[str, ...] = ()
+    expires: date | None = None
+    """The first day on which it is no longer recorded."""
+    deprecated: str = ""
+    """Why it should no longer be used; empty where it should."""
+    replaced_by: str = ""
+    """The event to use instead."""
 
     def __post_init__(self) -> None:
-        if self.version < 1:
-            raise ValueError(f"found version {self.version}; expected 1 or more")
+        check(self.version)
         if not 0 <= self.rank <= 9:
             raise ValueError(f"found rank {self.rank}; expected 0 to 9")
-        for name in (self.name, *self.properties):
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no name; expected letters, digits and $ _ . - only")
-        for name in self.properties:
-            if name in BASE:
-                raise ValueError(f"property {name!r} is a base field that every event has")
+        if self.replaced_by and not (self.deprecated or self.expires):
+            raise ValueError(f"found 'replaced_by' {self.replaced_by!r}; expected 'deprecated' or 'expires' beside it")
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no name; expected letters, digits and $ _ . - only")
+        _check_names(self.properties)
+
+    @property
+    def major(self) -> int:
+        """The version as frames and rows carry it."""
+        return major(self.version)
+
+    def masks(self, name: str) -> bool:
+        """Whether only that there was a value of a property is recorded, and never the value."""
+        prop = self.properties[name]
+        return prop.masked or (self.privacy == "sensitive" and prop.audience == "shared")
 
     def shared_at(self, level: Level | None) -> bool:
         """Whether the event has any field of its own to share at ``level``."""
         return any(prop.shared_at(level) for prop in self.properties.values())
 
 
-class Meta(_Part, frozen=True, kw_only=True):
+def _check_names(properties: Mapping[str, Property]) -> None:
+    for name in properties:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name; expected letters, digits and $ _ . - only")
+        if name in BASE:
+            raise ValueError(f"property {name!r} is a base field that every event has")
+
+
+class Meta(Part, frozen=True, kw_only=True):
     """Who owns a spec, and its identity: ``name`` and ``version``."""
 
     name: str
-    version: int = 1
+    version: Version = 1
     title: str = ""
     description: str = ""
     domain: str = ""
@@ -195,79 +156,163 @@ class Meta(_Part, frozen=True, kw_only=True):
     stability: Literal["idea", "in_creation", "experimental", "beta", "stable", "deprecated"] = "experimental"
 
     def __post_init__(self) -> None:
-        if len(self.name) > 100 or not re.fullmatch(_WORD, self.name):
+        if len(self.name) > 100 or not re.fullmatch(WORD, self.name):
             raise ValueError(f"{self.name!r} is no name; expected at most 100 letters, digits and . _ + -")
-        if not 1 <= self.version < 10**6:
-            raise ValueError(f"found version {self.version}; expected 1 to 999999")
+        check(self.version)
 
 
-class Provider(_Part, frozen=True, kw_only=True):
+class Provider(Part, frozen=True, kw_only=True):
     """Where the spec's authors send its events: documentation and defaults; a spec never redirects anything."""
 
     type: Literal["posthog", "segment", "opentelemetry", "internal"]
     config: dict[str, Any] = field(default_factory=dict)
 
 
-class Config(_Part, frozen=True, kw_only=True):
+class Config(Part, frozen=True, kw_only=True):
     """Defaults for the events of a spec."""
 
     default_retention_days: int = 90
     default_sampling_rate: float = 1.0
     providers: tuple[Provider, ...] = ()
     anomaly_detection: bool = True
+    check_interval_ms: int = 60_000
+    """How often a detector should look at the statistics."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.default_sampling_rate <= 1:
             raise ValueError(f"found a sampling rate of {self.default_sampling_rate:g}; expected 0 to 1")
         if self.default_retention_days < 1:
             raise ValueError(f"found {self.default_retention_days} days; expected 1 or more")
+        if self.check_interval_ms < 1:
+            raise ValueError(f"found check_interval_ms {self.check_interval_ms}; expected 1 or more")
 
 
-class Outcome(_Part, frozen=True, kw_only=True):
-    """The event that one outcome of an operation emits, and where its properties come from."""
+class Outcome(Part, frozen=True, kw_only=True):
+    """The event that one outcome emits, and where its properties come from."""
 
     event: str
-    version: int = 1
+    version: Version | None = None
+    """The latest where None."""
     properties: dict[str, str] = field(default_factory=dict)
-    """Property ← path into ``input``, ``output`` or ``error``."""
+    """Property ← path such as ``input.plan``, ``output.id``, ``error.class``, ``duration_ms``."""
 
 
-class Operation(_Part, frozen=True, kw_only=True):
+class Operation(Part, frozen=True, kw_only=True):
     """An operation that emits an event when it succeeds or fails."""
 
     name: str
     success: Outcome | None = None
     failure: Outcome | None = None
+    commands: tuple[str, ...] = ()
+    """For cmdorc: the commands, ``*`` allowed, whose runs are this operation."""
+
+    def outcomes(self) -> Iterator[tuple[str, Outcome]]:
+        """Those it has, by name."""
+        return _named(success=self.success, failure=self.failure)
+
+    def covers(self, command: str) -> bool:
+        """Whether a run of ``command`` is this operation."""
+        return any(fnmatchcase(command, pattern) for pattern in self.commands)
 
 
-class TelemetrySpec(_Part, frozen=True, kw_only=True):
+class Workflow(Part, frozen=True, kw_only=True):
+    """A chain of triggers and the runs that it starts, told by events of one's own."""
+
+    name: str
+    triggers: tuple[str, ...]
+    """The events, ``*`` allowed, that begin such a chain."""
+    started: Outcome | None = None
+    step: Outcome | None = None
+    completed: Outcome | None = None
+
+    def outcomes(self) -> Iterator[tuple[str, Outcome]]:
+        """Those it has, by name."""
+        return _named(started=self.started, step=self.step, completed=self.completed)
+
+    def begins(self, trigger: str) -> bool:
+        """Whether ``trigger`` begins such a chain."""
+        return any(fnmatchcase(trigger, pattern) for pattern in self.triggers)
+
+
+def _named(**outcomes: Outcome | None) -> Iterator[tuple[str, Outcome]]:
+    return ((name, outcome) for name, outcome in outcomes.items() if outcome is not None)
+
+
+class Waiver(Part, frozen=True, kw_only=True):
+    """One finding of the lint that is as it should be."""
+
+    lint: str
+    at: str
+    """The path that the finding names, such as ``events.paid.properties.amount``."""
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.reason.strip():
+            raise ValueError(
+                f"the waiver of {self.lint!r} has no 'reason'; expected why the finding is as it should be"
+            )
+
+
+class TelemetrySpec(Part, frozen=True, kw_only=True):
     """One spec. ``ref`` is what frames, bodies and servers call it."""
 
     meta: Meta
+    groups: dict[str, dict[str, Property]] = field(default_factory=dict)
+    """Properties that several events have: name → property."""
+    context: dict[str, Property] = field(default_factory=dict)
+    """What may be recorded of the context that an event was tracked in: ``context.NAME`` of every event."""
     events: tuple[Event, ...] = ()
     operations: tuple[Operation, ...] = ()
+    workflows: tuple[Workflow, ...] = ()
     config: Config = field(default_factory=Config)
+    waivers: tuple[Waiver, ...] = ()
+    origin: dict[str, Any] | None = None
+    """The ContractSpec document that it was read from, so that writing it loses nothing; None for any other."""
 
     def __post_init__(self) -> None:
+        for properties in (self.context, *self.groups.values()):
+            _check_names(properties)
         seen: set[tuple[str, int]] = set()
         for event in self.events:
-            if (event.name, event.version) in seen:
+            if (event.name, event.major) in seen:
                 raise ValueError(f"event {event.name!r} version {event.version} is declared twice")
-            seen.add((event.name, event.version))
-        for operation in self.operations:
-            for outcome in (operation.success, operation.failure):
-                if outcome and (outcome.event, outcome.version) not in seen:
-                    raise ValueError(f"operation {operation.name!r} emits {outcome.event!r}, which is not declared")
+            seen.add((event.name, event.major))
+        owners: tuple[Operation | Workflow, ...] = (*self.operations, *self.workflows)
+        for owner in owners:
+            kind = type(owner).__name__.lower()
+            for _, outcome in owner.outcomes():
+                if self.event(outcome.event, outcome.version) is None:
+                    raise ValueError(f"{kind} {owner.name!r} emits {outcome.event!r}, which is not declared")
+        force_setattr(self, "events", tuple(self._whole(event) for event in self.events))
+
+    def _whole(self, event: Event) -> Event:
+        """``event`` with the properties of its groups and of the context."""
+        added = {f"context.{name}": prop for name, prop in self.context.items()}
+        for group in event.groups:
+            if group not in self.groups:
+                known = ", ".join(self.groups) or "none is declared"
+                raise ValueError(f"event {event.name!r} has the group {group!r}; expected one of: {known}")
+            added.update(self.groups[group])
+        for name, prop in event.properties.items():
+            if added.pop(name, prop) != prop:
+                raise ValueError(f"event {event.name!r} declares {name!r} otherwise than its group or the context does")
+        return replace(event, properties={**event.properties, **added}) if added else event
+
+    def own_properties(self, event: Event) -> dict[str, Property]:
+        """The properties of ``event`` that neither a group nor the context gives it."""
+        given = {f"context.{name}" for name in self.context}.union(*(self.groups[group] for group in event.groups))
+        return {name: prop for name, prop in event.properties.items() if name not in given}
 
     @property
     def ref(self) -> str:
-        """Name and version, such as ``cmdorc.core@1``."""
-        return f"{self.meta.name}@{self.meta.version}"
+        """Name and major version, such as ``cmdorc.core@1``."""
+        return f"{self.meta.name}@{major(self.meta.version)}"
 
-    def event(self, name: str, version: int | None = None) -> Event | None:
+    def event(self, name: str, version: Version | None = None) -> Event | None:
         """The event of that name; the latest version where none is given."""
-        found = [event for event in self.events if event.name == name and version in (None, event.version)]
-        return max(found, key=lambda event: event.version, default=None)
+        found = [event for event in self.events
+                 if event.name == name and (version is None or same(version, event.version))]  # fmt: skip
+        return max(found, key=lambda event: order(event.version), default=None)
 
     def sampling_rate(self, event: Event) -> float:
         """The share of ``event`` that is shared, 0 to 1."""
@@ -277,44 +322,42 @@ class TelemetrySpec(_Part, frozen=True, kw_only=True):
         """For how many days a server may keep ``event``."""
         return event.retention.days if event.retention else self.config.default_retention_days
 
+    def in_force(self, today: date) -> "TelemetrySpec":
+        """The spec without what has expired by ``today``, and without what would emit it."""
+        parts: list[Event | Property] = [*self.events, *self.context.values()]
+        for properties in (*self.groups.values(), *(event.properties for event in self.events)):
+            parts += properties.values()
+        if not any(part.expires is not None and part.expires <= today for part in parts):
+            return self
+
+        def kept(properties: Mapping[str, Property]) -> dict[str, Property]:
+            return {name: prop for name, prop in properties.items() if prop.expires is None or today < prop.expires}
+
+        events = [replace(event, properties=kept(event.properties)) for event in self.events
+                  if event.expires is None or today < event.expires]  # fmt: skip
+        left = {event.name for event in events}
+
+        def told(outcome: Outcome | None) -> Outcome | None:
+            return outcome if outcome is not None and outcome.event in left else None
+
+        return replace(
+            self, events=tuple(events), context=kept(self.context),
+            groups={name: kept(group) for name, group in self.groups.items()},
+            operations=tuple(replace(each, success=told(each.success), failure=told(each.failure))
+                             for each in self.operations),
+            workflows=tuple(replace(each, started=told(each.started), step=told(each.step),
+                                    completed=told(each.completed)) for each in self.workflows),
+        )  # fmt: skip
+
     def declaration(self, event: Event, name: str) -> str:
         """All that a person agrees to when they agree to a field: equal texts need no new consent."""
         base = name in BASE
         prop = BASE[name] if base else event.properties[name]
-        bounds = {key: value for key, value in msgspec.to_builtins(prop).items() if key != "description"}
+        told = ("description", "expires", "deprecated", "replaced_by")
+        bounds = {key: value for key, value in msgspec.to_builtins(prop).items() if key not in told}
         why = {} if base else {"why": event.semantics.why, "retention_days": self.retention_days(event)}
         return msgspec.json.encode({**bounds, **why}, order="sorted").decode()
 
-
-def bucket_labels(edges: tuple[float, ...]) -> tuple[str, ...]:
-    """The names of the ranges between ``edges``, such as ``<1``, ``1-10``, ``>=10``."""
-    names = [f"{edge:.15g}" for edge in edges]
-    return (f"<{names[0]}", *(f"{low}-{high}" for low, high in pairwise(names)), f">={names[-1]}")
-
-
-BASE: dict[str, Property] = {
-    "event": Property(type="string", pattern=_NAME.pattern, max_length=100, level="minimal",
-                      description="Name of the event"),
-    "cmdorc_version": Property(type="version", level="minimal", description="Version of cmdorc"),
-    "app_name": Property(type="string", pattern=_WORD, max_length=64, level="minimal",
-                         description="The application, where it is not cmdorc"),
-    "app_version": Property(type="version", level="minimal", description="Its version"),
-    "python_version": Property(type="version", level="minimal", description="Python, major.minor"),
-    "os": Property(type="enum", members=("linux", "darwin", "windows", "freebsd"), level="minimal",
-                   description="Operating system"),
-    "arch": Property(type="enum", members=("x86_64", "arm64", "i686", "armv7l", "ppc64le", "riscv64", "s390x"),
-                     level="minimal", description="Processor architecture"),
-    "anonymous_install_id": Property(type="uuid", level="minimal",
-                                     description="Random, made at opt-in, deleted at opt-out"),
-    "timestamp": Property(type="timestamp", level="minimal", description="UTC, whole seconds"),
-    "event_id": Property(type="uuid", level="minimal", description="Random; lets a server count an event once"),
-    "spec": Property(type="string", pattern=_WORD + r"@[0-9]{1,6}", max_length=120, level="minimal",
-                     description="The spec that declares the event"),
-    "level": Property(type="enum", members=LEVELS, level="minimal", description="The level it was shared at"),
-    "sampling_rate": Property(type="number", min=0, max=1, level="minimal",
-                              description="The share of such events that is sent, where below 1"),
-}  # fmt: skip
-"""The fields that every event has beside its own."""
 
 # Two threads that are the first to use a type at the same time crash msgspec (0.22): it is complete from here on.
 msgspec.json.Decoder(TelemetrySpec)

@@ -1,4 +1,4 @@
-"""What is made of a spec for people and for other programs: a table of outputters, name → function of the spec.
+"""A spec as people read it: which values a property may have, in words, and the page that says what is collected.
 
 Owns the words that say which values a property may have. Reads nothing but the spec: two runs give the same bytes, so
 a generated file that differs from what its spec yields can fail a test.
@@ -6,16 +6,14 @@ a generated file that differs from what its spec yields can fail a test.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from textwrap import fill
 from zlib import crc32
 
 import msgspec
 
-from .model import BASE, LEVELS, Event, Level, Property, TelemetrySpec, bucket_labels
-from .registry import load_spec
+from .model import Event, TelemetrySpec
+from .property import BASE, LEVELS, Level, Property, bucket_labels
 
 _UUIDS = ("5f0c1e9a-7d43-4b6e-9c55-2a8e6f10b3d7", "0199f3c2-8a40-7c1d-b2e6-41d05a9f7e83")
 _EXAMPLES = {
@@ -37,6 +35,7 @@ def values(prop: Property) -> str:
         "duration_ms": f"whole milliseconds, {_range(prop)}",
         "enum": ", ".join((*prop.members, "other")),
         "hash": "12 hex digits",
+        "json": "of no known shape: never recorded",
         "number": f"number, {_range(prop)}",
         "string": f"text, at most {prop.max_length} characters",
         "timestamp": "UTC, to the second",
@@ -63,6 +62,7 @@ def example(name: str, prop: Property) -> object:
         "count": _within(prop, least + 1 + some % 8),
         "duration_ms": _within(prop, least + 1843),
         "enum": prop.members[some % len(prop.members)] if prop.members else "",
+        "json": {},
         "hash": f"{some:08x}{some % 0xFFFF:04x}",
         "number": min(least + 1.5, least + 1.5 if prop.max is None else prop.max),
         "string": "…",
@@ -206,17 +206,3 @@ def _hashes(spec: TelemetrySpec) -> list[str]:
             " of somebody else. With it, your own machine can."
         ),
     ]
-
-
-OUTPUTS: Mapping[str, Callable[[TelemetrySpec], str]] = {"markdown": markdown}
-"""Every outputter by its name."""
-
-
-def main() -> None:
-    """``python -m cmdorc_telemetry.spec.outputs NAME SPEC FILE``: write what an outputter makes of a spec."""
-    name, source, target = sys.argv[1:]
-    Path(target).write_text(OUTPUTS[name](load_spec(source)), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

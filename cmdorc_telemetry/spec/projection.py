@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .model import LEVELS, Level
+from .property import LEVELS, Level
 from .shapes import Shapes, lower
 from .wishes import EVERYTHING, FIXED, Rule
 

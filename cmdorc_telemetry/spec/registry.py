@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import files
 from ..errors import SpecError
+from .documents import CORE, load_spec
 from .model import Event, TelemetrySpec
-
-if sys.version_info >= (3, 11):  # pragma: no cover - which of the two is there depends on the Python version
-    import tomllib
-else:  # pragma: no cover - likewise
-    import tomli as tomllib
-
-CORE = Path(__file__).with_name("core.telemetry.toml")
-MOST_BYTES = 1 << 20
-"""A spec is written by hand: what is larger is none."""
+from .versions import Order, Version, order, same
 
 
 class SpecFile(NamedTuple):
@@ -32,33 +23,12 @@ class SpecFile(NamedTuple):
     """The key in it."""
 
 
-def load_spec(path: str | Path) -> TelemetrySpec:
-    """The spec in a TOML file. Raises SpecError with file, key, found and expected."""
-    from ..decoding import decode
-
-    try:
-        data = files.read(Path(path), MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise SpecError(path, "", "is larger than 1 MiB")
-        return decode(tomllib.loads(data.decode()), TelemetrySpec, path, error=SpecError)
-    except SpecError:
-        raise
-    except tomllib.TOMLDecodeError as fault:
-        raise SpecError(path, "", f"is not valid TOML: {fault}") from None
-    except RecursionError:
-        raise SpecError(path, "", "is nested too deeply") from None
-    except OSError as fault:
-        raise SpecError(path, "", f"cannot be read: {fault.strerror}") from None
-    except ValueError as fault:  # no text, or a name that no file can have
-        raise SpecError(path, "", f"cannot be read: {fault}") from None
-
-
 class TelemetryRegistry:
     """Specs by name and version, events by name and version. An event belongs to one spec only."""
 
     def __init__(self) -> None:
-        self._specs: dict[tuple[str, int], TelemetrySpec] = {}
-        self._sources: dict[tuple[str, int], str] = {}
+        self._specs: dict[tuple[str, Order], TelemetrySpec] = {}
+        self._sources: dict[tuple[str, Order], str] = {}
         self._sealed: frozenset[str] = frozenset()
         self._files: set[str] = set()
         self.refused: list[str] = []
@@ -97,7 +67,7 @@ class TelemetryRegistry:
 
     def register(self, spec: TelemetrySpec, source: str) -> None:
         """Add ``spec``, which came from ``source``. Raises SpecError where it, or one of its events, is there."""
-        key = (spec.meta.name, spec.meta.version)
+        key = (spec.meta.name, order(spec.meta.version))
         if spec.meta.name in self._sealed:
             first = next(source for (name, _), source in self._sources.items() if name == spec.meta.name)
             raise SpecError(source, "meta.name", f"spec {spec.meta.name} is declared already, by {first}")
@@ -106,19 +76,21 @@ class TelemetryRegistry:
         for other in self._specs.values():
             for event in spec.events:
                 if other.meta.name != spec.meta.name and other.event(event.name) is not None:
-                    first = self._sources[other.meta.name, other.meta.version]
+                    first = self._sources[other.meta.name, order(other.meta.version)]
                     raise SpecError(source, "events", f"event {event.name!r} is declared already, by {first}")
         self._specs[key] = spec
         self._sources[key] = source
 
-    def get(self, name: str, version: int | None = None) -> TelemetrySpec | None:
+    def get(self, name: str, version: Version | None = None) -> TelemetrySpec | None:
         """The spec of exactly that name; its latest version where none is given."""
-        found = [spec for spec in self if spec.meta.name == name and version in (None, spec.meta.version)]
-        return max(found, key=lambda spec: spec.meta.version, default=None)
+        found = [
+            spec for spec in self if spec.meta.name == name and (version is None or same(version, spec.meta.version))
+        ]
+        return max(found, key=lambda spec: order(spec.meta.version), default=None)
 
-    def find_event(self, name: str, version: int | None = None) -> tuple[TelemetrySpec, Event] | None:
+    def find_event(self, name: str, version: Version | None = None) -> tuple[TelemetrySpec, Event] | None:
         """The event of that name, in the latest spec that declares it."""
-        for spec in sorted(self, key=lambda spec: -spec.meta.version):
+        for spec in sorted(self, key=lambda spec: order(spec.meta.version), reverse=True):
             event = spec.event(name, version)
             if event is not None:
                 return spec, event
@@ -126,7 +98,7 @@ class TelemetryRegistry:
 
     def source(self, spec: TelemetrySpec) -> str:
         """Where ``spec`` came from."""
-        return self._sources[spec.meta.name, spec.meta.version]
+        return self._sources[spec.meta.name, order(spec.meta.version)]
 
     def __iter__(self) -> Iterator[TelemetrySpec]:
         return iter(list(self._specs.values()))

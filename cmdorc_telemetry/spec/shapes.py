@@ -14,21 +14,24 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from .model import BASE, LEVELS, Event, Level, Property, TelemetrySpec, bucket_labels
+from .model import Event, TelemetrySpec
+from .property import BASE, LEVELS, MASK, Level, Property, ValueType, bucket_labels
+from .versions import order
 
-_MOST = 2**53
+MOST = 2**53
 REQUIRED = ("event", "anonymous_install_id", "timestamp")
 """Base fields without which a server cannot take an event."""
 CAPTURED = (*REQUIRED, "event_id", "spec")
 """Base fields that every captured body has."""
 ANYTHING = "(?s:.*)"
 """The pattern of a string that is bounded by its length alone."""
-_PATTERNS = {
+PATTERNS: Mapping[ValueType, tuple[str, int]] = {
     "hash": (r"[0-9a-f]{12}", 12),
     "version": (r"[0-9][0-9A-Za-z.+!\-]*", 40),
     "uuid": (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", 36),
     "timestamp": (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", 20),
 }
+_MASKED = Annotated[str, Meta(pattern=rf"\A{re.escape(MASK)}\Z", max_length=len(MASK))]
 
 
 class Body(Struct, kw_only=True, omit_defaults=True):
@@ -40,7 +43,7 @@ def _scalar(prop: Property) -> Any:
         case "bool":
             return bool
         case "count" | "duration_ms":
-            most = _MOST if prop.max is None else min(prop.max, _MOST)
+            most = MOST if prop.max is None else min(prop.max, MOST)
             return Annotated[int, Meta(ge=ceil(prop.min or 0), le=floor(most))]
         case "number":
             return Annotated[float, Meta(ge=prop.min, le=prop.max)]
@@ -54,7 +57,7 @@ def _scalar(prop: Property) -> Any:
                 return Annotated[str, Meta(max_length=prop.max_length)]
             return Annotated[str, Meta(pattern=rf"\A(?:{prop.pattern})\Z", max_length=prop.max_length)]
         case _:
-            pattern, length = _PATTERNS[prop.type]
+            pattern, length = PATTERNS[prop.type]
             return Annotated[str, Meta(pattern=rf"\A(?:{pattern})\Z", max_length=length)]
 
 
@@ -66,7 +69,7 @@ def value_type(prop: Property) -> Any:
 
 
 def _shape(
-    title: str, properties: Mapping[str, Property], *,
+    title: str, properties: Mapping[str, Property], *, masked: Collection[str] = (),
     required: Collection[str] = (), unmatched: Collection[str] = (), strict: bool = False,
 ) -> type[Body]:  # fmt: skip
     """``required`` must be there; of ``unmatched``, only that they are strings is checked; ``strict``: no others."""
@@ -76,7 +79,7 @@ def _shape(
     for number, (name, prop) in enumerate(properties.items()):
         attribute = name if name.isidentifier() and name[0] != "_" else f"_{number}"
         names[attribute] = name
-        type_ = str if name in unmatched else value_type(prop)
+        type_ = _MASKED if name in masked else str if name in unmatched else value_type(prop)
         fields.append((attribute, type_) if name in required else (attribute, type_ | UnsetType, UNSET))
     shape = msgspec.defstruct(title, fields, bases=(Body,), kw_only=True, rename=names, forbid_unknown_fields=strict)
     # At its first use msgspec finds out what is in a type, and crashes the process where two threads do so at once:
@@ -87,7 +90,13 @@ def _shape(
 
 def own_shape(event: Event) -> type[Body]:
     """An event's own properties as capture takes them: all optional, undeclared ones dropped."""
-    return _shape(event.name, event.properties)
+    own = {name: prop for name, prop in event.properties.items() if prop.type != "json"}
+    return _shape(event.name, own, masked=masked_names(event))
+
+
+def masked_names(event: Event) -> frozenset[str]:
+    """The properties of which nothing but the mask is ever recorded."""
+    return frozenset(filter(event.masks, event.properties))
 
 
 def shared_names(event: Event, level: Level | None, *, withheld: Collection[str] = ()) -> list[str]:
@@ -99,7 +108,7 @@ def shared_shape(event: Event, level: Level, *, withheld: Collection[str] = ()) 
     """The body that somebody else's destination may get at ``level``: base fields and what is left of its own."""
     base = {name: prop for name, prop in BASE.items() if name not in withheld}
     own = {name: event.properties[name] for name in shared_names(event, level, withheld=withheld)}
-    return _shape(event.name, {**base, **own})
+    return _shape(event.name, {**base, **own}, masked=masked_names(event))
 
 
 class CapturedReader:
@@ -109,17 +118,20 @@ class CapturedReader:
     rest, and the bodies of a journal have them in common, but for the id.
     """
 
-    _ID = re.compile(_PATTERNS["uuid"][0])
+    _ID = re.compile(PATTERNS["uuid"][0])
     _MOST_KNOWN = 1000
 
     def __init__(self, event: Event, level: Level, withheld: Collection[str]) -> None:
         base = {name: prop for name, prop in BASE.items() if name not in withheld}
         own = {name: event.properties[name] for name in shared_names(event, level, withheld=withheld)}
         required = {*CAPTURED, *(name for name, prop in own.items() if prop.required)}
-        matched = [name for name, prop in base.items() if prop.type in _PATTERNS or prop.type == "string"]
-        self._strict = msgspec.json.Decoder(_shape(event.name, {**base, **own}, required=required)).decode
+        matched = [name for name, prop in base.items() if prop.type in PATTERNS or prop.type == "string"]
+        masked = masked_names(event)
+        self._strict = msgspec.json.Decoder(
+            _shape(event.name, {**base, **own}, masked=masked, required=required)
+        ).decode
         self._quick = msgspec.json.Decoder(
-            _shape(event.name, {**base, **own}, required=required, unmatched=matched)
+            _shape(event.name, {**base, **own}, masked=masked, required=required, unmatched=matched)
         ).decode
         self._common = attrgetter(*(name for name in matched if name != "event_id"))
         self._known: set[tuple[object, ...]] = set()
@@ -143,15 +155,18 @@ def wire_shape(event: Event, level: Level | None) -> type[Body]:
 
     An event's own properties are never required here: consent or an anonymizer may withhold any of them.
     """
-    own = {name: prop for name, prop in event.properties.items() if level is None or prop.shared_at(level)}
-    return _shape(event.name, {**BASE, **own}, required=REQUIRED, strict=True)
+    own = {name: prop for name, prop in event.properties.items()
+           if prop.type != "json" and (level is None or prop.shared_at(level))}  # fmt: skip
+    return _shape(event.name, {**BASE, **own}, masked=masked_names(event), required=REQUIRED, strict=True)
 
 
 def coerce(prop: Property, value: Any) -> Any:
     """``value`` as ``prop`` holds it: an unknown member becomes ``other``, a number its bucket, a list is cut.
 
-    Raises msgspec.ValidationError where nothing makes it valid.
+    What is masked is a mask. Raises msgspec.ValidationError where nothing makes it valid.
     """
+    if prop.masked and value is not None:
+        return MASK
     if prop.max_items is None:
         return _coerce_one(prop, value)
     items = msgspec.convert(value, list[Any])  # a string or a table is no list
@@ -171,7 +186,7 @@ class Shapes:
 
     def __init__(self, specs: Collection[TelemetrySpec]) -> None:
         self._events = {(spec.ref, event.name): (spec, event) for spec in specs
-                        for event in sorted(spec.events, key=lambda event: event.version)}  # fmt: skip
+                        for event in sorted(spec.events, key=lambda event: order(event.version))}  # fmt: skip
         self._shared: dict[tuple[str, str, Level, frozenset[str]], type[Body] | None] = {}
         self._readers: dict[tuple[str, str, Level, frozenset[str]], CapturedReader | None] = {}
 

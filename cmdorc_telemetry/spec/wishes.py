@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from .model import BASE, LEVELS, Event, Level
+from .model import Event
+from .property import BASE, LEVELS, Level
 from .shapes import CAPTURED, lower
 
 MOST_BYTES = 64 << 10

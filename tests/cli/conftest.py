@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,6 +139,7 @@ class Terminal:
 
     def __init__(self, *args: str, columns: int = 100, whole: bool = False, python: tuple[str, ...] = ()) -> None:
         self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         command = python or ("-m", "cmdorc_telemetry", *args)
         environ = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
         self.process = subprocess.Popen(

@@ -250,7 +250,7 @@ def test_a_sample_of_an_event_that_a_plugin_brings(machine) -> None:
     machine.config('[telemetry]\nplugins = ["shop"]\nlevel = "standard"\n')
     body = json.loads(machine("show-payload", "basket_filled").stdout)
     assert (body["items"], body["size"], body["price"], body["spec"]) == (1, "<1", 2, "shop@1")
-    assert "hidden" not in body
+    assert body["hidden"] == "[redacted]"
     assert json.loads(machine("show-payload", "basket_filled", "--to", "history").stdout)["hidden"] is False
 
 

@@ -72,7 +72,7 @@ class Intake:
         self._kinds: dict[tuple[str, str, Level], _Kind] = {}
         for spec in registry:
             timed = spec.meta.name == _CORE_SPEC
-            for event in sorted(spec.events, key=lambda event: event.version):
+            for event in sorted(spec.events, key=lambda event: event.major):
                 for level in LEVELS:
                     if accept_private or event.shared_at(level):
                         kept = None if accept_private else level

@@ -1,0 +1,132 @@
+"""What contradicts itself in a spec: nobody can mean it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+
+from ..conditions import parse
+from ..model import Event, TelemetrySpec, Workflow
+from .rows import NUMBERS, Found, Lint, outcomes, properties
+
+FILLED = ("duration_ms", "outcome", "error_class")
+"""What fills itself where the event declares it."""
+SOURCES = ("input", "output", "error", "duration_ms", "outcome", "name")
+"""What an operation's properties may come from."""
+RUN_SOURCES = ("command", "duration_ms", "state", "timed_out", "chain_depth", "concurrent_runs", "trigger", "run_id")
+"""And those of a run of cmdorc's."""
+STEP_SOURCES = ("workflow_id", "step", "index", "outcome", "duration_ms", "steps", "failed", "trigger", "command")
+"""And those of a workflow's."""
+
+
+def _required_deprecated(spec: TelemetrySpec, today: date) -> Found:
+    for at, _, _, prop in properties(spec):
+        if prop.required and (prop.deprecated or prop.expires):
+            yield at, "is required, and to be given up; expected one of the two"
+
+
+def _required_unknown(spec: TelemetrySpec, today: date) -> Found:
+    for at, _, _, prop in properties(spec):
+        if prop.required and prop.type == "json":
+            yield at, "is required, and of type json, which is always withheld; expected its parts as properties"
+
+
+def _outcome_undeclared(spec: TelemetrySpec, today: date) -> Found:
+    for at, _, outcome, event in outcomes(spec):
+        for name in outcome.properties:
+            if name not in event.properties:
+                yield f"{at}.{name}", f"is sent with {event.name}, which declares no such property"
+
+
+def _outcome_missing(spec: TelemetrySpec, today: date) -> Found:
+    for at, _, outcome, event in outcomes(spec):
+        for name, prop in event.properties.items():
+            if prop.required and name not in {*outcome.properties, *FILLED}:
+                yield at, f"leaves out {name!r}, which {event.name} requires"
+
+
+def _outcome_source(spec: TelemetrySpec, today: date) -> Found:
+    for at, owner, outcome, _ in outcomes(spec):
+        known = STEP_SOURCES if isinstance(owner, Workflow) else RUN_SOURCES if owner.commands else SOURCES
+        for name, path in outcome.properties.items():
+            if path.partition(".")[0] not in known:
+                yield f"{at}.{name}", f"comes from {path!r}; expected a path that begins with {', '.join(known)}"
+
+
+def _threshold_metric(spec: TelemetrySpec, today: date) -> Found:
+    for at, event, metric, _, _ in _thresholds(spec):
+        prop = event.properties.get(metric)
+        if prop is None and metric not in ("count", "failure_share"):
+            yield at, f"judges {metric!r}; expected a property of the event, count or failure_share"
+        elif prop is not None and (prop.type not in NUMBERS or event.masks(metric)):
+            yield at, f"judges {metric!r}, which is no number; expected one of type {', '.join(NUMBERS)}"
+
+
+def _threshold_bounds(spec: TelemetrySpec, today: date) -> Found:
+    for at, event, metric, low, high in _thresholds(spec):
+        prop = event.properties.get(metric)
+        if prop is None:
+            continue
+        if (high is not None and prop.max is not None and high >= prop.max) or (
+            low is not None and low <= (prop.min if prop.min is not None else 0)
+        ):
+            yield at, f"can never be crossed: {metric} is bounded by its declaration"
+
+
+def _condition_unknown(spec: TelemetrySpec, today: date) -> Found:
+    for at, event, names in _conditions(spec):
+        for name in sorted(names - event.properties.keys()):
+            yield at, f"asks for {name!r}, which {event.name} does not declare"
+
+
+def _condition_masked(spec: TelemetrySpec, today: date) -> Found:
+    for at, event, names in _conditions(spec):
+        for name in sorted(names & event.properties.keys()):
+            if event.masks(name) or event.properties[name].type == "json":
+                yield at, f"asks for {name!r}, whose value is never recorded"
+
+
+def _replaced_by(spec: TelemetrySpec, today: date) -> Found:
+    for event in spec.events:
+        if event.replaced_by and (event.replaced_by == event.name or spec.event(event.replaced_by) is None):
+            yield (
+                f"events.{event.name}",
+                f"is replaced by {event.replaced_by!r}; expected another event that is declared",
+            )
+    for at, event, name, prop in properties(spec):
+        if prop.replaced_by and (prop.replaced_by == name or prop.replaced_by not in event.properties):
+            yield at, f"is replaced by {prop.replaced_by!r}; expected another property of the event"
+
+
+def _thresholds(spec: TelemetrySpec) -> Iterator[tuple[str, Event, str, float | None, float | None]]:
+    for event in spec.events:
+        found = event.anomaly_detection.thresholds if event.anomaly_detection else ()
+        for number, each in enumerate(found):
+            at = f"events.{event.name}.anomaly_detection.thresholds[{number}]"
+            yield at, event, each.metric, each.min, each.max
+
+
+def _conditions(spec: TelemetrySpec) -> Iterator[tuple[str, Event, frozenset[str]]]:
+    for event in spec.events:
+        sampling = event.sampling
+        if sampling is None:
+            continue
+        at = f"events.{event.name}.sampling"
+        for text in (*sampling.conditions, *sampling.always):
+            yield at, event, parse(text).names
+        if sampling.by:
+            yield f"{at}.by", event, frozenset({sampling.by})
+
+
+LINTS: Mapping[str, Lint] = {
+    "required-deprecated": Lint(_required_deprecated, "contradiction", "A required property that is to be given up."),
+    "required-json": Lint(_required_unknown, "contradiction", "A required property that is always withheld."),
+    "undeclared-outcome": Lint(_outcome_undeclared, "contradiction", "An outcome sends what is not declared."),
+    "incomplete-outcome": Lint(_outcome_missing, "contradiction", "An outcome leaves out what its event requires."),
+    "unknown-source": Lint(_outcome_source, "contradiction", "A property comes from where nothing is."),
+    "unknown-metric": Lint(_threshold_metric, "contradiction", "A threshold judges what is no number of the event."),
+    "idle-threshold": Lint(_threshold_bounds, "contradiction", "A threshold that the bounds keep from being crossed."),
+    "unknown-condition": Lint(_condition_unknown, "contradiction", "Sampling asks for what is not declared."),
+    "masked-condition": Lint(_condition_masked, "contradiction", "Sampling asks for a value that is never recorded."),
+    "unknown-replacement": Lint(_replaced_by, "contradiction", "Replaced by itself, or by what is not declared."),
+}  # fmt: skip
