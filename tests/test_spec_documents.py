@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cmdorc_telemetry.errors import SpecError
-from cmdorc_telemetry.spec import CORE, Property, TelemetrySpec, dump_json, dump_toml, load_spec, parse_json, parse_toml
+from cmdorc_telemetry.spec import (
+    CORE,
+    Outcome,
+    Property,
+    TelemetrySpec,
+    dump_json,
+    dump_toml,
+    load_spec,
+    parse_json,
+    parse_toml,
+)
 
 many = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -246,6 +256,16 @@ def test_what_has_expired_is_no_longer_in_force() -> None:
     assert summer.operations[0].success == spec.operations[0].success
     assert "old" in summer.events[0].properties
     assert "old" not in spec.in_force(date(2027, 1, 1)).events[0].properties
+
+
+def test_an_outcome_goes_with_the_version_of_its_event_that_expires() -> None:
+    event = '[[events]]\nname = "paid"\nversion = {}\nproperties = {{}}\nsemantics = {{ what = "x" }}\n'
+    operation = (
+        '[[operations]]\nname = "pay"\nsuccess = { event = "paid", version = 1 }\nfailure = { event = "paid" }\n'
+    )
+    text = '[meta]\nname = "a"\n' + event.format("1\nexpires = 2026-06-01") + event.format(2) + operation
+    (pay,) = parse_toml(text, "acme.toml").in_force(date(2026, 6, 1)).operations
+    assert (pay.success, pay.failure) == (None, Outcome(event="paid"))
 
 
 names = st.from_regex(r"[a-z$][a-z0-9_.$]{0,8}", fullmatch=True).filter(

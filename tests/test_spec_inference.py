@@ -128,7 +128,8 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-words = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=9, max_size=30)
+words = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=7, max_size=30).map("Zq{}".format)
+"""Words that no spec has by itself, as it has ``semantics``."""
 
 
 @many

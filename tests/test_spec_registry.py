@@ -13,9 +13,10 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from cmdorc_telemetry import hookimpl
-from cmdorc_telemetry.config import Home, Layer
+from cmdorc_telemetry.config import Layer
 from cmdorc_telemetry.decoding import decode
 from cmdorc_telemetry.errors import SpecError
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import LEVELS, Shapes, SpecFile, TelemetryRegistry, TelemetrySpec, load_spec
@@ -44,7 +45,7 @@ def test_the_core_registry_holds_cmdorcs_own_spec() -> None:
     assert [each.ref for each in core] == ["cmdorc.core@1"]
     assert len(core) == 1
     (found,) = core
-    assert core.source(found) == "cmdorc-telemetry"
+    assert core.source(found) == "cmdorc"
     assert core.get("cmdorc.core") is found
 
 
@@ -81,7 +82,7 @@ def test_a_spec_is_found_by_its_exact_name_in_its_latest_version() -> None:
     assert made.get("acme.app", 4) is None
     for name in ("acme", "acme.ap", "acme.app3", "Acme.app", "app", ""):
         assert made.get(name) is None
-    assert list(made) == [one, three, two, longer]
+    assert list(made) == [one, two, three, longer]
 
 
 def test_an_event_is_found_in_the_latest_spec_that_declares_it() -> None:
@@ -124,7 +125,7 @@ def test_nobody_brings_another_version_of_what_was_sealed() -> None:
     made = TelemetryRegistry.with_core()
     with pytest.raises(SpecError) as caught:
         made.register(spec("cmdorc.core", 2, "mine"), "a-plugin")
-    assert str(caught.value) == "a-plugin: meta.name: spec cmdorc.core is declared already, by cmdorc-telemetry"
+    assert str(caught.value) == "a-plugin: meta.name: spec cmdorc.core is declared already, by cmdorc"
     made.register(spec("acme.app", 1), "acme")
     made.register(spec("acme.app", 2), "acme-more")
     made.seal()
@@ -197,9 +198,9 @@ def test_the_core_comes_first_then_the_user_then_plugins_then_a_project(tmp_path
         other=Layer(tmp_path / "operator.toml", specs=(operators, own)),
     )  # fmt: skip
     host = PluginHost((), (Plugin(),), known=())
-    made = host.registry(*situation.spec_files())
+    made = host.registry(*situation.specs())
     assert [(each.ref, made.source(each)) for each in made] == [
-        ("cmdorc.core@1", "cmdorc-telemetry"), ("acme.app@1", str(own)), ("op@1", str(operators)),
+        ("cmdorc.core@1", "cmdorc"), ("acme.app@1", str(own)), ("op@1", str(operators)),
         ("acme.plugin@1", "Plugin"), ("new@1", str(project[2])),
     ]  # fmt: skip
     assert list(host.failures) == ["Plugin"]

@@ -116,8 +116,10 @@ def test_what_is_absent_stays_absent() -> None:
     assert through(own_shape(EVENT), {}) == {}
 
 
-def test_the_own_shape_takes_private_fields_and_drops_undeclared_and_base_ones() -> None:
-    assert through(own_shape(EVENT), {**HEAD, **OWN, "undeclared": 1}) == OWN
+def test_the_own_shape_takes_private_fields_and_refuses_undeclared_and_base_ones() -> None:
+    assert through(own_shape(EVENT), OWN) == OWN
+    for name in ("undeclared", "os"):
+        assert refused(own_shape(EVENT), {**OWN, name: 1}) == f"Object contains unknown field `{name}`"
 
 
 def refused(shape: type[Any], body: object) -> str:
@@ -169,10 +171,10 @@ INVALID: list[tuple[str, object]] = [
 
 @pytest.mark.parametrize(("name", "value"), INVALID, ids=lambda value: repr(value)[:25])
 def test_a_value_that_is_not_of_its_type_is_refused(name: str, value: object) -> None:
-    shapes = [shared_shape(EVENT, "debug"), wire_shape(EVENT, None)]
-    for shape in shapes if name in BASE else [*shapes, own_shape(EVENT)]:
+    shapes = [(shared_shape(EVENT, "debug"), HEAD), (wire_shape(EVENT, None), HEAD), (own_shape(EVENT), {})]
+    for shape, head in shapes[:2] if name in BASE else shapes:
         with pytest.raises(msgspec.ValidationError, match=r"^(Expected|Invalid)"):
-            through(shape, {**HEAD, **OWN, name: value})
+            through(shape, {**head, **OWN, name: value})
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -131,9 +132,33 @@ def test_a_share_that_was_taken_already_is_lowered_to_the_rate_and_never_raised(
     once = [left for each in events if (left := narrowed({"sampling": 0.5}, each)) is not None]
     assert [narrowed({"sampling": 0.5}, each) for each in once] == once, "the door finds nothing to take away"
     assert [narrowed({"sampling": 0.9}, each) for each in once] == once
-    twice = [narrowed({"sampling": 0.2}, each) for each in once]
-    at_once = [narrowed({"sampling": 0.2}, each) for each in events]
-    assert [each for each in twice if each is not None] == [each for each in at_once if each is not None]
+    left = []
+    for rate in (0.1, 0.2):
+        twice = [each for every in once if (each := narrowed({"sampling": rate}, every)) is not None]
+        assert {each["sampling_rate"] for each in twice} == {rate}
+        assert abs(len(twice) / len(events) - rate) < 0.03, "of all there were, not of those that were left"
+        left.append({each["event_id"] for each in twice})
+    assert left[0] < left[1], "of what was left, a lower share is a part of a higher one"
+
+
+def test_a_share_is_right_however_the_one_before_it_was_taken() -> None:
+    """By another value than the event, or of an event whose id was replaced since."""
+    rng = random.Random(7)
+    events = [{**BODY, "event_id": f"01234567-89ab-7def-8123-{number:012x}"} for number in range(4000)]
+    before = [{**each, "sampling_rate": 0.5} for each in events if rng.random() < 0.5]
+    after = [left for each in before if (left := narrowed({"sampling": 0.1}, each)) is not None]
+    assert abs(len(after) / len(events) - 0.1) < 0.02
+
+
+def test_a_share_is_taken_by_a_subject_all_or_none() -> None:
+    body, rule = json.dumps({**BODY, "sampling_rate": 0.8}).encode(), read_wishes({"sampling": 0.4}).of(NAME)
+    kept = {}
+    for number in range(1000):
+        answers = {rule.narrow(EVENT, body.replace(b"89ab-7def", b"89ab-7d%02x" % event), str(number)) is None
+                   for event in range(5)}  # fmt: skip
+        assert len(answers) == 1
+        kept[number] = not answers.pop()
+    assert abs(sum(kept.values()) / len(kept) - 0.5) < 0.06
 
 
 # -- what it may hold -------------------------------------------------------------------------------------------------

@@ -50,6 +50,14 @@ OFFERED: dict[str, st.SearchStrategy[Any]] = {
 FALLBACK = {"text": "[a-z]*", "names": ["a"], "numbers": [1.5], "number": 50}
 
 
+MATTERS_OF_TASTE = {
+    "not-past", "low-sampling", "long-retention", "free-text", "privacy-class", "low-hash", "no-anomaly-detection",
+    "vague-name", "unit-mismatch", "common-prefix", "near-names", "mixed-style", "enum-members", "required-withheld",
+    "undone",
+}  # fmt: skip
+"""What a person sees in the summary before they agree, and may want so: all of it is warnings."""
+
+
 def answer(data: st.DataObject, interview: Interview, question: Question) -> Any:
     """An answer that is right, found by trying; on the way wrong ones are told what is wrong."""
     if question.path.endswith(".more") and int(question.path.split(".")[-2]) >= MOST_ENTRIES:
@@ -86,7 +94,7 @@ def test_every_way_ends_in_a_spec_that_is_what_was_answered(data: st.DataObject)
     assert list(told) == [question.path for question in script(told)]
     assert not any(question.fault(told[question.path]) for question in script(told))
     spec = spec_of(told)
-    assert [finding for finding in lint(spec, TODAY) if finding.fails] == []
+    assert {finding.lint for finding in lint(spec, TODAY) if not finding.waived} <= MATTERS_OF_TASTE
     says(spec, told)
     text = commented(spec)
     assert parse_toml(text, "written") == spec
@@ -124,6 +132,7 @@ def as_answers(text: str) -> dict[str, Any]:
     table = _table(text)
     for event in table["events"]:
         for prop in event["properties"].values():
+            prop.setdefault("level", "standard")  # of a hash, the wizard offers another
             if not prop.setdefault("pii", False):
                 continue
             prop.setdefault("redact", False)
@@ -139,6 +148,8 @@ def as_answers(text: str) -> dict[str, Any]:
 
 SHOP: dict[str, Any] = {
     "meta.name": "acme.shop", "events.0.name": "shop.paid", "events.0.semantics.what": "Somebody paid",
+    "events.0.semantics.why": "Shows what sells",
+    **{f"events.0.properties.{number}.description": "What it is" for number in range(3)},
     "events.0.properties.0.name": "plan", "events.0.properties.0.members": ["free", "team"],
     "events.0.properties.1.more": True, "events.0.properties.1.name": "amount", "events.0.properties.1.type": "number",
     "config.anomaly_detection": True, "events.0.anomaly_detection.enabled": True,
@@ -322,18 +333,18 @@ providers = [{ type = "posthog", config = { region = "eu" } }]
 
 [[events]]
 name = "shop.paid"
-semantics = { what = "Somebody paid" }
+semantics = { what = "Somebody paid", why = "Shows what sells" }
 retention = { days = 3 }
 sampling = { rate = 0.5, conditions = ["plan == 'team'"] }
 anomaly_detection = { thresholds = [{ metric = "wait", max = 50 }] }
-properties.plan = { members = ["free", "team"], required = true }
-properties."context.wait" = { type = "duration_ms" }
-properties.wait = { type = "count" }
+properties.plan = { members = ["free", "team"], required = true, description = "x" }
+properties."context.wait" = { type = "duration_ms", description = "x" }
+properties.wait = { type = "count", description = "x" }
 
 [[events]]
 name = "shop.left"
-semantics = { what = "Somebody left" }
-properties.email = { type = "bool", pii = true }
+semantics = { what = "Somebody left", why = "Shows what does not" }
+properties.email = { type = "bool", description = "x", pii = true }
 """
 
 

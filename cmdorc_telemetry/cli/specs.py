@@ -1,4 +1,4 @@
-"""``spec``: check and export specs. For people, for scripts (``--json``) and for CI (``--github``)."""
+"""``spec``: check, compare and export specs. For people, for scripts (``--json``) and for CI (``--github``)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, SpecError
+from .annotations import Level, annotation, line_in
+from .comparison import compare
 from .wording import clean, plural
 
 if TYPE_CHECKING:
     from ..spec.lint import Finding
     from ..spec.versions import Version
 
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_FILE = click.Path(path_type=Path)
 NO_SPEC = "no-spec"
 """What a file is called that cannot be loaded, beside the names of the lints."""
 
 
 @click.group("spec")
 def spec() -> None:
-    """Check and export telemetry specs: TOML, or ContractSpec's JSON."""
+    """Check, compare and export telemetry specs.
+
+    They are TOML files, or ContractSpec's JSON.
+    """
+
+
+spec.add_command(compare)
 
 
 def today() -> date:
@@ -88,37 +96,28 @@ def _line(path: Path, finding: Finding, *, fails: bool, as_json: bool, github: b
         told = {"file": str(path), "line": _line_number(path, finding), **finding._asdict(), "fails": fails}
         return json.dumps(told, ensure_ascii=False)
     if github:
-        level = "notice" if finding.waived else "error" if fails else "warning"
-        name, title = (_escaped(text, ":,") for text in (str(path), finding.lint))
-        line = _line_number(path, finding)
-        return f"::{level} file={name},line={line},title={title}::{_escaped(f'{said}{waived}')}"
+        level: Level = "notice" if finding.waived else "error" if fails else "warning"
+        return annotation(level, path, _line_number(path, finding), finding.lint, f"{said}{waived}")
     severity = "waived" if finding.waived else finding.severity
     return clean(f"{path}: {said}  [{severity}: {finding.lint}]{waived}")
 
 
-def _escaped(text: str, more: str = "") -> str:
-    """As GitHub's workflow commands want it: ``more`` than in a message must be escaped in a property."""
-    return "".join(f"%{ord(char):02X}" if char in f"%\r\n{more}" else char for char in text)
-
-
 def _line_number(path: Path, finding: Finding) -> int:
     """The line that a finding is about; 1 where it is about none."""
-    from ..spec.places import line_of
-
     if told := re.search(r"\bline (\d+)", finding.message) if finding.lint == NO_SPEC else None:
         return int(told[1])
-    try:
-        text = path.read_text(encoding="utf-8")
-        return line_of(text, finding.at, form="json" if path.suffix == ".json" else "toml")
-    except (OSError, ValueError):
-        return 1
+    return line_in(path, finding.at)
 
 
 def _contracts(path: Path) -> list[tuple[str, Version]]:
     """Names and versions in a list of event contracts. Raises SpecError."""
+    from .. import files
+
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as fault:
+        listed = json.loads(files.read(path))
+    except OSError as fault:
+        raise SpecError(path, "", f"cannot be read: {fault.strerror}") from None
+    except (ValueError, RecursionError) as fault:
         raise SpecError(path, "", f"is not valid JSON: {fault}") from None
     entries = listed.get("events") if isinstance(listed, dict) else listed
     if not isinstance(entries, list):

@@ -85,6 +85,12 @@ def columns(spec: TelemetrySpec, name: str) -> str:
     return "\n".join(_table(event, names[each], store) for event, each in zip(spec.events, called, strict=True))
 
 
+def column_types(event: Event, name: str) -> dict[str, str]:
+    """The type of a property's column in each store."""
+    prop, masked = event.properties[name], event.masks(name)
+    return {each: _type(name, prop, store, masked=masked) for each, store in STORES.items()}
+
+
 def _table(event: Event, table: str, store: Store) -> str:
     base = {name: prop for name, prop in BASE.items() if name != "event"}
     own = {name: prop for name, prop in event.properties.items() if prop.shared_at(LEVELS[-1])}

@@ -6,7 +6,7 @@ known here, counts as more.
 
 # Annotations are evaluated here, as in model.py.
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Any, Literal, NamedTuple
 
@@ -49,7 +49,12 @@ def compare_declarations(old: str | None, new: str | None) -> Change | None:
     """What became of a field, its worst change; None where nothing did. A text that is None: there is no such field."""
     if old is None or new is None:
         return None if old == new else "added" if old is None else "removed"
-    changes = {each.change for each in differences(old, new)}
+    return worst(differences(old, new))
+
+
+def worst(found: Iterable[Difference]) -> Change | None:
+    """What some differences amount to; None where there are none."""
+    changes = {each.change for each in found}
     return next((change for change in _WORST if change in changes), None)
 
 

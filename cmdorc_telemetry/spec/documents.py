@@ -20,6 +20,8 @@ else:  # pragma: no cover - likewise
 CORE = Path(__file__).with_name("core.telemetry.toml")
 MOST_BYTES = 1 << 20
 """A spec is written by hand: what is larger is none."""
+_MOST_DOTS = 1000
+"""In one line: what parses TOML takes minutes for a key of ten thousands of parts."""
 
 
 def load_spec(path: str | Path) -> TelemetrySpec:
@@ -32,16 +34,22 @@ def load_spec(path: str | Path) -> TelemetrySpec:
         data = files.read(path, MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise SpecError(path, "", "is larger than 1 MiB")
-        text = data.decode()
     except OSError as fault:
         raise SpecError(path, "", f"cannot be read: {fault.strerror}") from None
     except SpecError:
         raise
-    except ValueError as fault:  # no text, or a name that no file can have
+    except ValueError as fault:  # a name that no file can have
         raise SpecError(path, "", f"cannot be read: {fault}") from None
-    if path.suffix == ".json":
-        return parse_json(text, path)
-    return parse_toml(text, path)
+    return parse_spec(data, path.suffix, path)
+
+
+def parse_spec(data: bytes, suffix: str, where: object) -> TelemetrySpec:
+    """The spec that a file with that ``suffix`` holds. Raises SpecError."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise SpecError(where, "", f"cannot be read: {fault}") from None
+    return parse_json(text, where) if suffix == ".json" else parse_toml(text, where)
 
 
 def parse_toml(text: str, where: object) -> TelemetrySpec:
@@ -49,9 +57,11 @@ def parse_toml(text: str, where: object) -> TelemetrySpec:
     from ..decoding import decode
 
     try:
-        table = tomllib.loads(text)
+        table = toml_document(text)
     except tomllib.TOMLDecodeError as fault:
         raise SpecError(where, "", f"is not valid TOML: {fault}") from None
+    except ValueError:
+        raise SpecError(where, "", "is not valid TOML: there is a number of thousands of digits") from None
     except RecursionError:
         raise SpecError(where, "", "is nested too deeply") from None
     if "origin" in table:
@@ -59,15 +69,35 @@ def parse_toml(text: str, where: object) -> TelemetrySpec:
     return decode(table, TelemetrySpec, where, error=SpecError)
 
 
+def toml_document(text: str) -> dict[str, Any]:
+    """A TOML document as it is. Raises ValueError, RecursionError."""
+    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise RecursionError
+    document: dict[str, Any] = tomllib.loads(text)
+    return document
+
+
 def parse_json(text: str, where: object) -> TelemetrySpec:
     """The spec in one of ContractSpec's documents. Raises SpecError."""
+    import json
+
     from . import contractspec
 
     try:
         document = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as fault:
+        json.loads(text, object_pairs_hook=_once)
+    except (msgspec.DecodeError, ValueError, RecursionError) as fault:
         raise SpecError(where, "", f"is not valid JSON: {fault}") from None
     return contractspec.read(document, where)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose keys must be there once each: of others, the last would win silently."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} is there twice in one object")
+    return dict(pairs)
 
 
 def dump_toml(spec: TelemetrySpec) -> str:

@@ -6,9 +6,8 @@ A :class:`TelemetrySpec` says nothing about how it is used: shapes (checks and m
 # Annotations are evaluated here: msgspec would have to evaluate them one by one each time a spec is loaded.
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +15,7 @@ from msgspec import field
 from msgspec.structs import force_setattr, replace
 
 from .property import BASE, NAME, WORD, Level, Part, Property
+from .sources import matches
 from .versions import Version, check, major, order, same
 
 
@@ -45,7 +45,7 @@ class Sampling(Part, frozen=True, kw_only=True):
     conditions: tuple[str, ...] = ()
     """As ``conditions.py`` reads them."""
     always: tuple[str, ...] = ()
-    """An event that meets one of these is shared whatever the rate: failures, for example."""
+    """An event that meets one of these is shared whatever the rate and the conditions: failures, for example."""
     by: str = ""
     """The property, or ``context.…``, whose events are shared all or none of them; each event by itself where empty."""
 
@@ -194,7 +194,7 @@ class Outcome(Part, frozen=True, kw_only=True):
     version: Version | None = None
     """The latest where None."""
     properties: dict[str, str] = field(default_factory=dict)
-    """Property ← path such as ``input.plan``, ``output.id``, ``error.class``, ``duration_ms``."""
+    """Property ← path such as ``input.plan``, ``output.id``, ``error.class``, ``duration_ms``: see ``sources.py``."""
 
 
 class Operation(Part, frozen=True, kw_only=True):
@@ -212,7 +212,7 @@ class Operation(Part, frozen=True, kw_only=True):
 
     def covers(self, command: str) -> bool:
         """Whether a run of ``command`` is this operation."""
-        return any(fnmatchcase(command, pattern) for pattern in self.commands)
+        return any(matches(pattern, command) for pattern in self.commands)
 
 
 class Workflow(Part, frozen=True, kw_only=True):
@@ -231,7 +231,7 @@ class Workflow(Part, frozen=True, kw_only=True):
 
     def begins(self, trigger: str) -> bool:
         """Whether ``trigger`` begins such a chain."""
-        return any(fnmatchcase(trigger, pattern) for pattern in self.triggers)
+        return any(matches(pattern, trigger) for pattern in self.triggers)
 
 
 def _named(**outcomes: Outcome | None) -> Iterator[tuple[str, Outcome]]:
@@ -314,6 +314,12 @@ class TelemetrySpec(Part, frozen=True, kw_only=True):
                  if event.name == name and (version is None or same(version, event.version))]  # fmt: skip
         return max(found, key=lambda event: order(event.version), default=None)
 
+    def asked_for(self, label: str) -> Event | None:
+        """The event that decisions call so: by its name, and with ``@2`` an earlier version than the latest."""
+        name, _, version = label.partition("@")
+        return next((event for event in self.events if event.name == name and str(event.major) == version),
+                    self.event(name))  # fmt: skip
+
     def sampling_rate(self, event: Event) -> float:
         """The share of ``event`` that is shared, 0 to 1."""
         return event.sampling.rate if event.sampling else self.config.default_sampling_rate
@@ -335,10 +341,13 @@ class TelemetrySpec(Part, frozen=True, kw_only=True):
 
         events = [replace(event, properties=kept(event.properties)) for event in self.events
                   if event.expires is None or today < event.expires]  # fmt: skip
-        left = {event.name for event in events}
 
         def told(outcome: Outcome | None) -> Outcome | None:
-            return outcome if outcome is not None and outcome.event in left else None
+            left = outcome is not None and any(
+                event.name == outcome.event and (outcome.version is None or same(outcome.version, event.version))
+                for event in events
+            )
+            return outcome if left else None
 
         return replace(
             self, events=tuple(events), context=kept(self.context),
@@ -355,8 +364,26 @@ class TelemetrySpec(Part, frozen=True, kw_only=True):
         prop = BASE[name] if base else event.properties[name]
         told = ("description", "expires", "deprecated", "replaced_by")
         bounds = {key: value for key, value in msgspec.to_builtins(prop).items() if key not in told}
-        why = {} if base else {"why": event.semantics.why, "retention_days": self.retention_days(event)}
+        why: dict[str, Any] = {} if base else {"why": event.semantics.why, "retention_days": self.retention_days(event)}
+        if not base and event.masks(name) and not prop.masked:
+            why["redact"] = True  # as all of a sensitive event is; no longer to be one is more
         return msgspec.json.encode({**bounds, **why}, order="sorted").decode()
+
+    def declared(self, seen: Callable[[Property], bool]) -> dict[str, str]:
+        """The declarations of the fields that are ``seen``: ``event/name``, names may hold dots, and no slash.
+
+        What an earlier version of an event declares otherwise than the latest is ``event@2/name``.
+        """
+        found: dict[str, str] = {}
+        for event in sorted(self.events, key=lambda event: event.major, reverse=True):
+            latest = self.event(event.name)
+            for name in (name for name, prop in event.properties.items() if seen(prop)):
+                text = self.declaration(event, name)
+                if event is latest:
+                    found[f"{event.name}/{name}"] = text
+                elif found.get(f"{event.name}/{name}") != text:
+                    found[f"{event.name}@{event.major}/{name}"] = text
+        return found
 
 
 # Two threads that are the first to use a type at the same time crash msgspec (0.22): it is complete from here on.

@@ -6,7 +6,7 @@ a generated file that differs from what its spec yields can fail a test.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from textwrap import fill
 from zlib import crc32
 
@@ -82,9 +82,12 @@ def _within(prop: Property, number: float) -> int:
 
 def markdown(spec: TelemetrySpec) -> str:
     """A page that says what is collected, for whoever wants to know before saying yes."""
+    usual = spec.event(str(_EXAMPLES["event"])) or next(iter(spec.events), None)
+    here = {"spec": spec.ref, **({"event": usual.name} if usual else {})}
     blocks = [
-        f"# What we collect: {spec.meta.title or spec.meta.name}",
-        f"<!-- Made by `make docs` from the spec {spec.ref}. Not to be edited by hand: a test compares. -->",
+        f"# What we collect: {_flat(spec.meta.title) or spec.meta.name}",
+        f"<!-- Made {'by `make docs` ' if _is_core(spec) else ''}from the spec {spec.ref}. "
+        f"Not to be edited by hand{': a test compares' if _is_core(spec) else ''}. -->",
         _wrapped(
             f"{spec.meta.description} This page is made from the same file that every event is checked against, on your"
             " machine before it is sent and by a server before it is stored: what is not in these tables is in no"
@@ -98,11 +101,13 @@ def markdown(spec: TelemetrySpec) -> str:
         _levels(spec),
         *_whole(spec),
         "## In every event",
-        _table(("field", "values", "example", "what it is"), (_row(name, prop) for name, prop in BASE.items())),
+        _table(
+            ("field", "values", "example", "what it is"),
+            (_row(name, prop, of=here) for name, prop in _base(spec).items()),
+        ),
         _wrapped(
-            "`app_name` and `app_version` are there only where the application is not cmdorc; `sampling_rate` only"
-            " where not every event is shared. No address, no user name, no host name, no path, no variable, no output"
-            " of a command is among them, at any level."
+            "`sampling_rate` is there only where not every event is shared. No address, no user name, no host name, no"
+            " path, no variable, no output of a command is among them, at any level."
         ),
         *(block for event in spec.events for block in _event(spec, event)),
         *_hashes(spec),
@@ -115,6 +120,17 @@ def markdown(spec: TelemetrySpec) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _is_core(spec: TelemetrySpec) -> bool:
+    """Whether it is cmdorc's own."""
+    return spec.meta.name == "cmdorc.core"
+
+
+def _base(spec: TelemetrySpec) -> dict[str, Property]:
+    """The base fields that events of the spec may have: cmdorc's own say which cmdorc, others which application."""
+    foreign = ("app_name", "app_version") if _is_core(spec) else ("cmdorc_version",)
+    return {name: prop for name, prop in BASE.items() if name not in foreign}
+
+
 def _wrapped(text: str) -> str:
     return fill(text, _PAGE_WIDTH, break_long_words=False, break_on_hyphens=False)
 
@@ -122,11 +138,17 @@ def _wrapped(text: str) -> str:
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(head), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_flat(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def _row(name: str, prop: Property, *more: str) -> tuple[str, ...]:
-    shown = msgspec.json.encode(example(name, prop)).decode()
+def _flat(text: str) -> str:
+    """``text`` in one line."""
+    return " ".join(text.split())
+
+
+def _row(name: str, prop: Property, *more: str, of: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """``of``: examples that are not made from the type."""
+    shown = msgspec.json.encode((of or {}).get(name, example(name, prop))).decode()
     return (f"`{name}`", *more, values(prop), f"`{shown}`", prop.description)
 
 
@@ -154,7 +176,7 @@ def _whole(spec: TelemetrySpec) -> list[str]:
     event = max(spec.events, key=lambda each: len(_own(each, "minimal")), default=None)
     if event is None or not event.shared_at("minimal"):
         return []
-    base = {name: prop for name, prop in BASE.items() if name not in ("app_name", "app_version", "sampling_rate")}
+    base = {name: prop for name, prop in _base(spec).items() if name != "sampling_rate"}
     own = {name: event.properties[name] for name in _own(event, "minimal")}
     body = {name: example(name, prop) for name, prop in {**base, **own}.items()}
     body.update(event=event.name, spec=spec.ref)
@@ -163,7 +185,8 @@ def _whole(spec: TelemetrySpec) -> list[str]:
         "## A whole event",
         "This is all of it, at MINIMAL:",
         f"```json\n{text}\n```",
-        "`cmdorc telemetry show-payload` prints the bytes of those that wait on your machine.",
+        f"`{'cmdorc telemetry ' if _is_core(spec) else ''}show-payload` prints the bytes of those that wait on your "
+        "machine.",
     ]
 
 
@@ -183,7 +206,9 @@ def _event(spec: TelemetrySpec, event: Event) -> list[str]:
         blocks.append(_table(("field", "from level", "values", "example", "what it is"), rows))
     if private := _private(event):
         blocks.append("Stays with you:")
-        blocks.append("\n".join(f"- `{name}` – {prop.description} ({values(prop)})" for name, prop in private.items()))
+        blocks.append(
+            "\n".join(f"- `{name}` – {_flat(f'{prop.description} ({values(prop)})')}" for name, prop in private.items())
+        )
     return blocks
 
 
@@ -196,12 +221,13 @@ def _hashes(spec: TelemetrySpec) -> list[str]:
     if not hashed:
         return []
     names = ", ".join(f"`{name}`" for name in sorted(hashed))
+    salt = "~/.cmdorc/telemetry_salt" if _is_core(spec) else "telemetry_salt"
     return [
         "## Hashes",
         _wrapped(
             f"{names}: sent at DEBUG alone, which asks separately and ends by itself after 30 days. Each is the first"
             " 12 hex digits of HMAC-SHA256 over the text in UTF-8. Its key is 32 random bytes in"
-            " `~/.cmdorc/telemetry_salt`; it is made on your machine, never leaves it, and is deleted with `opt-out`."
+            f" `{salt}`; it is made on your machine, never leaves it, and is deleted with `opt-out`."
             " Without it nobody can find out a name by trying names out, and nobody can compare your hashes with those"
             " of somebody else. With it, your own machine can."
         ),

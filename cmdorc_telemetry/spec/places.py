@@ -8,17 +8,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
+
+from .documents import toml_document
 
 Step = str | int
 Path = tuple[Step, ...]
 
 
 def line_of(text: str, at: str, *, form: str) -> int:
-    """The line (1 is the first) of ``at`` in a document, or of as much of it as is there; ``form``: toml or json."""
-    document, lines = _json(text) if form == "json" else _toml(text)
+    """The line (1 is the first) of ``at`` in a document, or of as much of it as is there; ``form``: toml or json.
+
+    Raises ValueError or RecursionError for what is no such document.
+    """
+    if not at:
+        return 1
+    document, lines = _parsed(text, form)
     path = _resolved(document, at)
     return next((lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in lines), 1)
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str, form: str) -> tuple[Any, dict[Path, int]]:
+    """A document, and the line of each of its parts: a file with many findings is read once."""
+    return _json(text) if form == "json" else _toml(text)
 
 
 # -- which place a path means ------------------------------------------------------------------------------------------
@@ -57,8 +71,9 @@ def _inner(value: Any) -> Iterator[tuple[Step, str, Any]]:
     """The parts of a value: step, as a path names it, and the part."""
     if isinstance(value, Mapping):
         for key, each in value.items():
-            yield key, re.sub(r"(?<=[a-z])([A-Z])", lambda found: f"_{found[1].lower()}", key), each
             yield key, key, each
+            if not key.islower():
+                yield key, re.sub(r"(?<=[a-z])([A-Z])", lambda found: f"_{found[1].lower()}", key), each
     elif isinstance(value, list):
         for number, each in enumerate(value):
             yield number, f"[{number}]", each
@@ -88,14 +103,13 @@ _TOKEN = re.compile(
 
 def _toml(text: str) -> tuple[Any, dict[Path, int]]:
     """A document, and the line of each of its tables and keys; what is in an inline table stands where that does."""
-    import tomlkit
-
+    document = toml_document(text)
     lines: dict[Path, int] = {}
     last: dict[Path, int] = {}
     table: Path = ()
-    at = 0
+    at, line = 0, 1
     while at < len(text):
-        line = text.count("\n", 0, at) + 1
+        begin = at
         if header := _HEADER.match(text, at):
             keys = _keys(header["keys"])
             if header["open"] == "[[":
@@ -108,7 +122,8 @@ def _toml(text: str) -> tuple[Any, dict[Path, int]]:
             _stands(lines, _through(last, table, _keys(entry["keys"])), line)
             at = entry.end()
         at = _end_of_value(text, at)
-    return tomlkit.parse(text).unwrap(), lines
+        line += text.count("\n", begin, at)
+    return document, lines
 
 
 def _keys(dotted: str) -> list[str]:
@@ -148,6 +163,7 @@ _PIECE = re.compile(r'"(?:\\.|[^"\\])*"|[\[\]{}:,\n]|[^\s\[\]{}:,"]+')
 
 def _json(text: str) -> tuple[Any, dict[Path, int]]:
     """A document, and the line of each of its values and keys."""
+    document = json.loads(text)
     lines: dict[Path, int] = {}
     path: list[Step] = []
     objects: list[bool] = []
@@ -174,4 +190,4 @@ def _json(text: str) -> tuple[Any, dict[Path, int]]:
                 path[-1] = step + 1 if isinstance(step, int) else ""
             case _:
                 name = piece
-    return json.loads(text), lines
+    return document, lines

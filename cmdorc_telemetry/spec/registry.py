@@ -24,7 +24,11 @@ class SpecFile(NamedTuple):
 
 
 class TelemetryRegistry:
-    """Specs by name and version, events by name and version. An event belongs to one spec only."""
+    """Specs by name and version, events by name and version. An event belongs to one spec only.
+
+    Versions of one spec may stand side by side. Those that share a ``ref`` are one to whoever only knows the ``ref``:
+    what goes through them has the later ones last, and there the last word on an event counts.
+    """
 
     def __init__(self) -> None:
         self._specs: dict[tuple[str, Order], TelemetrySpec] = {}
@@ -35,12 +39,18 @@ class TelemetryRegistry:
         """Which spec files were left out, and why."""
 
     @classmethod
-    def with_core(cls) -> TelemetryRegistry:
-        """A registry that holds cmdorc's own spec, which nobody else has another version of."""
+    def of(cls, specs: Iterable[Path | TelemetrySpec], owner: str) -> TelemetryRegistry:
+        """A registry that holds the specs of ``owner``, which nobody else has another version of. Raises SpecError."""
         registry = cls()
-        registry.register(load_spec(CORE), "cmdorc-telemetry")
+        for each in specs:
+            registry.register(load_spec(each) if isinstance(each, Path) else each, owner)
         registry.seal()
         return registry
+
+    @classmethod
+    def with_core(cls) -> TelemetryRegistry:
+        """A registry that holds cmdorc's own spec."""
+        return cls.of([CORE], "cmdorc")
 
     def seal(self) -> None:
         """From now on specs may be added, but no versions of those that are there."""
@@ -101,7 +111,9 @@ class TelemetryRegistry:
         return self._sources[spec.meta.name, order(spec.meta.version)]
 
     def __iter__(self) -> Iterator[TelemetrySpec]:
-        return iter(list(self._specs.values()))
+        """Every spec, in the order in which their names came; versions of one name from the first to the last."""
+        names = {name: number for number, name in enumerate(dict.fromkeys(name for name, _ in self._specs))}
+        return iter([self._specs[key] for key in sorted(self._specs, key=lambda key: (names[key[0]], key[1]))])
 
     def __len__(self) -> int:
         return len(self._specs)

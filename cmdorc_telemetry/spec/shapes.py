@@ -6,7 +6,10 @@ Decoding a body into its shape drops what is not allowed and checks what is, in 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import date, datetime, timezone
+from functools import lru_cache
 from math import ceil, floor, isnan
 from operator import attrgetter
 from typing import Annotated, Any, Literal, cast
@@ -16,8 +19,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from .model import Event, TelemetrySpec
 from .property import BASE, LEVELS, MASK, Level, Property, ValueType, bucket_labels
-from .versions import order
+from .sampling import Sampler
 
+Kind = tuple[str, str, "int | None"]
+"""A spec's ``ref``, an event of it, and its major version; None for the latest."""
 MOST = 2**53
 REQUIRED = ("event", "anonymous_install_id", "timestamp")
 """Base fields without which a server cannot take an event."""
@@ -38,6 +43,7 @@ class Body(Struct, kw_only=True, omit_defaults=True):
     """The base of all shapes."""
 
 
+@lru_cache(maxsize=1000)  # to make a type costs more than to check a value by it
 def _scalar(prop: Property) -> Any:
     match prop.type:
         case "bool":
@@ -89,9 +95,10 @@ def _shape(
 
 
 def own_shape(event: Event) -> type[Body]:
-    """An event's own properties as capture takes them: all optional, undeclared ones dropped."""
+    """An event's own properties as capture takes them: those that are required must be there, and no others."""
     own = {name: prop for name, prop in event.properties.items() if prop.type != "json"}
-    return _shape(event.name, own, masked=masked_names(event))
+    required = [name for name, prop in own.items() if prop.required]
+    return _shape(event.name, own, masked=masked_names(event), required=required, strict=True)
 
 
 def masked_names(event: Event) -> frozenset[str]:
@@ -176,6 +183,12 @@ def coerce(prop: Property, value: Any) -> Any:
 def _coerce_one(prop: Property, value: Any) -> Any:
     if prop.type == "enum" and isinstance(value, str) and value not in prop.members:
         return "other"
+    if prop.type == "timestamp" and isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if prop.type == "uuid" and isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, float):  # also of a kind of its own, which msgspec does not know
+        value = float.__float__(value)
     if prop.type == "bucket" and isinstance(value, int | float) and not isinstance(value, bool) and not isnan(value):
         return bucket_labels(prop.edges)[sum(value >= edge for edge in prop.edges)]
     return msgspec.convert(value, _scalar(prop))
@@ -184,39 +197,82 @@ def _coerce_one(prop: Property, value: Any) -> Any:
 class Shapes:
     """The shapes of a set of specs, made once each and kept."""
 
-    def __init__(self, specs: Collection[TelemetrySpec]) -> None:
-        self._events = {(spec.ref, event.name): (spec, event) for spec in specs
-                        for event in sorted(spec.events, key=lambda event: order(event.version))}  # fmt: skip
-        self._shared: dict[tuple[str, str, Level, frozenset[str]], type[Body] | None] = {}
-        self._readers: dict[tuple[str, str, Level, frozenset[str]], CapturedReader | None] = {}
+    def __init__(self, specs: Iterable[TelemetrySpec]) -> None:
+        self._specs = list(specs)
+        self._today: date | None = None
+        self._make()
 
-    def event(self, ref: str, name: str) -> tuple[TelemetrySpec, Event] | None:
-        """The spec and event of that name, or None."""
-        return self._events.get((ref, name))
+    def _make(self) -> None:
+        specs = self._specs if self._today is None else [spec.in_force(self._today) for spec in self._specs]
+        # Of two versions of a spec with the same `ref`, the last one that declares an event has the say.
+        self._events = {(spec.ref, event.name, event.major): (spec, event) for spec in specs for event in spec.events}
+        self._latest = {(ref, name): found for (ref, name, _), found in sorted(
+            self._events.items(), key=lambda each: each[0][2])}  # fmt: skip
+        self._expired: dict[Kind, frozenset[str]] = {}
+        for spec in self._specs if self._today is not None else ():
+            for event in spec.events:
+                left = self._events.get((spec.ref, event.name, event.major))
+                self._expired[spec.ref, event.name, event.major] = frozenset(
+                    event.properties.keys() - (left[1].properties if left else {}).keys()
+                )
+        self._samplers: dict[Kind, Sampler | None] = {}
+        self._shared: dict[tuple[Kind, Level, frozenset[str]], type[Body] | None] = {}
+        self._readers: dict[tuple[Kind, Level, frozenset[str]], CapturedReader | None] = {}
+
+    def expire(self, today: date) -> None:
+        """From now on know only what has not expired by ``today``."""
+        if today != self._today:
+            self._today = today
+            if any(spec.in_force(today) is not spec for spec in self._specs):
+                self._make()
+
+    def event(self, ref: str, name: str, version: int | None = None) -> tuple[TelemetrySpec, Event] | None:
+        """The spec and event of that name and major version, the latest where it is None; or None."""
+        return self._latest.get((ref, name)) if version is None else self._events.get((ref, name, version))
+
+    def expired(self, kind: Kind) -> frozenset[str]:
+        """The properties of an event, of which the version is known, that have expired."""
+        return self._expired.get(kind, frozenset())
+
+    def label(self, ref: str, name: str, version: int) -> str:
+        """What decisions know an event as: its name, and with ``@2`` an earlier version than the latest."""
+        latest = self.event(ref, name)
+        return name if latest is None or latest[1].major == version else f"{name}@{version}"
 
     def __iter__(self) -> Iterator[tuple[TelemetrySpec, Event]]:
-        return iter(self._events.values())
+        """Each event once, in its latest version."""
+        return iter(self._latest.values())
+
+    def sampler(self, ref: str, name: str, version: int | None = None) -> Sampler | None:
+        """Which of such events are shared; None for all of them."""
+        key = (ref, name, version)
+        if key not in self._samplers:
+            found = self.event(*key)
+            made = Sampler(*found) if found is not None else None
+            self._samplers[key] = made if made is not None and made.some else None
+        return self._samplers[key]
 
     def shared(
-        self, ref: str, name: str, level: Level | None, withheld: frozenset[str] = frozenset()
-    ) -> type[Body] | None:
+        self, ref: str, name: str, level: Level | None, withheld: frozenset[str] = frozenset(),
+        version: int | None = None,
+    ) -> type[Body] | None:  # fmt: skip
         """The shape of the shared body; None where the event is unknown or has nothing of its own to share."""
         if level is None:
             return None
-        key = (ref, name, level, withheld)
+        key = ((ref, name, version), level, withheld)
         if key not in self._shared:
-            found = self.event(ref, name)
+            found = self.event(ref, name, version)
             allowed = found and shared_names(found[1], level, withheld=withheld)
             self._shared[key] = shared_shape(found[1], level, withheld=withheld) if found and allowed else None
         return self._shared[key]
 
     def reader(
-        self, ref: str, name: str, level: Level, withheld: frozenset[str] = frozenset()
+        self, ref: str, name: str, level: Level, withheld: frozenset[str] = frozenset(), version: int | None = None
     ) -> CapturedReader | None:
         """What reads captured bodies of that kind; None where there is no shape for it."""
-        key = (ref, name, level, withheld)
+        key = ((ref, name, version), level, withheld)
         if key not in self._readers:
-            found = self.event(ref, name) if self.shared(*key) is not None else None
+            found = self.event(ref, name, version) if self.shared(ref, name, level, withheld, version) else None
             self._readers[key] = CapturedReader(found[1], level, withheld) if found else None
         return self._readers[key]
 

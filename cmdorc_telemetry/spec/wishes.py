@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from .model import Event
 from .property import BASE, LEVELS, Level
+from .sampling import sampled
 from .shapes import CAPTURED, lower
 
 MOST_BYTES = 64 << 10
@@ -27,13 +28,6 @@ _MOST_ETAG = 200
 _MOST_NAMED = 6
 
 
-def sampled(event_id: str, rate: float) -> bool:
-    """Whether an event is among the share ``rate`` of all events: always the same answer for the same event."""
-    import hashlib  # which takes a start longer than it takes to record
-
-    return int.from_bytes(hashlib.sha256(event_id.encode()).digest()[:8], "big") < rate * 2**64
-
-
 class Rule(Struct, frozen=True):
     """What is wanted at most of one event. Without arguments: everything."""
 
@@ -43,19 +37,20 @@ class Rule(Struct, frozen=True):
     without: frozenset[str] = frozenset()
     """Fields that are not wanted."""
 
-    def narrow(self, event: Event | None, body: bytes) -> bytes | None:
+    def narrow(self, event: Event | None, body: bytes, subject: str = "") -> bytes | None:
         """``body`` with no more in it than is wanted; None where nothing of the event's own remains.
 
         ``event`` declares the fields; one that is not declared passes for a field of the highest level. A share is
-        taken by the event's id, so that a lower one is a part of a higher one.
+        taken by ``subject``, which is the event where it is empty: of what was shared before, a lower share is a part
+        of a higher one.
         """
         if self == EVERYTHING:
             return body
         if self.level is None:
             return None
         payload: dict[str, Any] = msgspec.json.decode(body)
-        if self.sampling < payload.get("sampling_rate", 1.0):
-            if not sampled(payload["event_id"], self.sampling):
+        if self.sampling < (had := payload.get("sampling_rate", 1.0)):
+            if not sampled(subject or payload["event_id"], self.sampling, had):
                 return None
             payload["sampling_rate"] = self.sampling
         if "level" in payload:

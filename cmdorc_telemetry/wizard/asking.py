@@ -77,18 +77,20 @@ def _ask(question: Question, fault: Callable[[Any], str], terminal: Terminal) ->
     if question.kind in ("choice", "yes"):
         return _chosen(question, terminal)
 
+    offered = text_of(question.default)
+
     def judged(text: str) -> bool | str:
-        if _is_back(text):
+        if _is_back(text, offered):
             return True
         try:
             return terminal.fitting(fault(value_of(question, text))) or True
         except ValueError as error:
             return terminal.fitting(str(error))
 
-    asked = questionary.text(question.text, default=text_of(question.default), style=_STYLE, output=terminal.output,
+    asked = questionary.text(question.text, default=offered, style=_STYLE, output=terminal.output,
                              validate=judged)  # fmt: skip
     text = _run(asked)
-    if _is_back(text):
+    if _is_back(text, offered):
         raise _Back
     return value_of(question, text)
 
@@ -112,9 +114,9 @@ def _run(asked: questionary.Question, *, leaves: str = "") -> Any:
     return asked.unsafe_ask()
 
 
-def _is_back(text: str) -> bool:
-    """Whether the way back was typed, perhaps behind what was offered."""
-    return text.rstrip().endswith(BACK)
+def _is_back(text: str, offered: str) -> bool:
+    """Whether the way back was typed, perhaps behind what was offered: a pattern of one's own may end so, too."""
+    return text.strip() in (BACK, f"{offered}{BACK}".strip())
 
 
 def _chosen(question: Question, terminal: Terminal) -> Any:

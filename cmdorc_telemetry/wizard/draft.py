@@ -95,8 +95,9 @@ _ABOUT = {
 _UNSAID = "A person has to write this: what is observed does not say it."
 
 
-def commented(spec: TelemetrySpec, notes: Mapping[str, str] | None = None) -> str:
-    """``spec`` as TOML with comments; ``notes``: path of a property → what a person should look at.
+def commented(spec: TelemetrySpec, notes: Mapping[str, str] | None = None, *, check: str = "spec lint") -> str:
+    """``spec`` as TOML with comments; ``notes``: path of a property → what a person should look at; ``check``: the
+    command that checks it.
 
     Its defaults for all events are written out, also where they are as by default.
     """
@@ -105,7 +106,7 @@ def commented(spec: TelemetrySpec, notes: Mapping[str, str] | None = None) -> st
     document = tomlkit.document()
     title = "".join(char for char in " ".join((spec.meta.title or spec.meta.name).split()) if char.isprintable())
     document.add(tomlkit.comment(f"What {title} may record."))
-    document.add(tomlkit.comment("Checked by: cmdorc telemetry spec lint FILE"))
+    document.add(tomlkit.comment(f"Checked by: {check} FILE"))
     for key, part in {"meta": table.pop("meta"), "config": {**config, **table.pop("config", {})}}.items():
         document.add(key, tomlkit.item(part))
         document[key].comment(_ABOUT[key])

@@ -111,8 +111,10 @@ def _event(given: Answers, at: str, taken: list[Any]) -> Iterator[Question]:
                    check=checks.is_version)  # fmt: skip
     yield Question(f"{at}.semantics.what", "What happened, when this is recorded?",
                    "One sentence; a person reads it before they say yes.", check=checks.is_there)  # fmt: skip
-    yield Question(f"{at}.semantics.who", "Who causes it?", "Such as: a customer, the program itself.")
-    yield Question(f"{at}.semantics.why", "Why is it collected?", "A person reads this before they say yes.")
+    yield Question(f"{at}.semantics.who", "Who causes it?", "Such as: a customer, the program itself.",
+                   default="Whoever uses the program", check=checks.is_there)  # fmt: skip
+    yield Question(f"{at}.semantics.why", "Why is it collected?", "A person reads this before they say yes.",
+                   check=checks.is_there)  # fmt: skip
     yield Question(f"{at}.privacy", "Privacy", "How much care its values need.", "choice", "internal", PRIVACY)
     yield Question(f"{at}.retention.days", "Kept for how many days? (nothing: as by default)",
                    "Shorter where it says more than others.", "number", None,
@@ -203,7 +205,8 @@ def _property(given: Answers, at: str, taken: list[Any]) -> Iterator[Question]:
     yield Question(f"{at}.type", "Type", "The narrower, the less can leak.", "choice", "enum", TYPES)
     yield from _bounds(given, at)
     yield Question(f"{at}.level", "From which level on is it shared?",
-                   "Who uses the program chooses one of the three.", "choice", "standard", LEVELS)  # fmt: skip
+                   "Who uses the program chooses one of the three.", "choice",
+                   "debug" if given.get(f"{at}.type") == "hash" else "standard", LEVELS)  # fmt: skip
     yield Question(f"{at}.pii", "Is it personal?",
                    "It is called so." if personal else "What is personal is never shared: only that it was there.",
                    "yes", personal)  # fmt: skip
@@ -215,7 +218,8 @@ def _property(given: Answers, at: str, taken: list[Any]) -> Iterator[Question]:
                        "The reason is noted in the spec, as a waiver.", check=checks.is_there)  # fmt: skip
     yield Question(f"{at}.required", "Does every event have it?", "Then one without it is a mistake, and counted.",
                    "yes", False)  # fmt: skip
-    yield Question(f"{at}.description", "What is it?", "A person reads this before they say yes.")
+    yield Question(f"{at}.description", "What is it?", "A person reads this before they say yes.",
+                   check=checks.is_there)  # fmt: skip
 
 
 def _bounds(given: Answers, at: str) -> Iterator[Question]:

@@ -146,7 +146,10 @@ def told(screen: Any) -> Any:
     screen.answer("Name of the event", f"shop.paid{ENTER}")
     screen.answer("Version of the event", ENTER)
     screen.answer("What happened", f"Somebody paid{ENTER}")
-    for question in ("Who causes it", "Why is it", "Privacy", "Kept for"):
+    screen.answer("Who causes it", ENTER)
+    screen.answer("Why is it", ENTER)
+    screen.answer("found nothing; expected a text", f"Shows what sells{ENTER}")
+    for question in ("Privacy", "Kept for"):
         screen.answer(question, ENTER)
     screen.answer("Name of the property", f"plan{ENTER}")
     screen.answer("Type", ENTER)
@@ -169,6 +172,7 @@ def test_a_spec_is_asked_for_shown_and_written(machine: Any, terminal: Callable[
     assert screen.stdout == b"acme.shop.telemetry.toml\n"
     for part in ("acme.shop@1", "Somebody paid", "free, team, other, standard", "30 days"):
         assert part in summary
+    assert machine("spec", "lint", "--strict", "acme.shop.telemetry.toml").stdout == ""
     spec = load_spec("acme.shop.telemetry.toml")
     assert (spec.meta.owners, spec.config.default_retention_days) == (("@acme.shop",), 30)
     assert spec.events[0].properties["plan"].members == ("free", "team")
@@ -208,7 +212,13 @@ def test_who_goes_back_finds_what_was_answered_and_may_answer_otherwise(
     screen = terminal("create-spec")
     screen.answer("Name of the spec", f"acme.shop{ENTER}")
     screen.answer("Version", f"{CTRL_U}7{ENTER}")
-    screen.answer("Title", f"<{ENTER}")  # behind what is offered
+    screen.answer("Title", ENTER)
+    screen.answer("Description", f"a < b, and b <{ENTER}")  # a text may end so, too
+    screen.answer("Domain", f"{CTRL_U}<{ENTER}")
+    screen.answer("Description", f"{CTRL_U}{ENTER}")
+    screen.answer("Domain", f"<{ENTER}")  # behind what is offered
+    screen.answer("Description", f"<{ENTER}")
+    screen.answer("Title", f"<{ENTER}")
     screen.answer("Version", f"<{ENTER}")
     screen.answer("Name of the spec", f"{CTRL_U}bank{ENTER}")
     for question in ("Version", "Title", "Description", "Domain", "Owners", "Tags"):

@@ -133,6 +133,11 @@ def test_a_list_that_is_none_is_told(specs: Any, text: str, message: str) -> Non
     assert done.stdout == ""
 
 
+def test_a_list_that_is_not_there_is_told(specs: Any) -> None:
+    done = specs("spec", "lint", "--events", "none.json", "good.toml", code=2)
+    assert done.stderr == "error: none.json: cannot be read: No such file or directory\n"
+
+
 def test_one_form_of_output_at_a_time(specs: Any) -> None:
     assert "contradict" in specs("spec", "lint", "--json", "--github", "good.toml", code=2).stderr
 

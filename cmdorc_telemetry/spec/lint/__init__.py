@@ -15,18 +15,35 @@ from ..versions import Version, same
 from . import care, contradictions, naming, privacy
 from .rows import Found, Lint, Severity
 
+NO_CONTRACT = "no-event-contract"
+"""What :func:`lint_events` finds, which takes more than the spec."""
+
 
 def _unknown_waiver(spec: TelemetrySpec, today: date) -> Found:
     for number, waiver in enumerate(spec.waivers):
-        if waiver.lint not in LINTS:
+        if waiver.lint not in (*LINTS, NO_CONTRACT):
             yield f"waivers[{number}]", f"waives {waiver.lint!r}, and there is no such lint"
-        elif LINTS[waiver.lint].severity == "contradiction":
+        elif waiver.lint in LINTS and LINTS[waiver.lint].severity == "contradiction":
             yield f"waivers[{number}]", f"waives {waiver.lint!r}, a contradiction, which cannot be waived"
+
+
+def _unused_waiver(spec: TelemetrySpec, today: date) -> Found:
+    if not spec.waivers:
+        return
+    found = {(name, at) for name, row in LINTS.items() if row.check is not _unused_waiver
+             for at, _ in row.check(spec, today)}  # fmt: skip
+    for number, waiver in enumerate(spec.waivers):
+        if waiver.lint in LINTS and (waiver.lint, waiver.at) not in found:
+            yield (
+                f"waivers[{number}]",
+                f"waives {waiver.lint!r} at {waiver.at}, where it finds nothing; expected it gone",
+            )
 
 
 LINTS: Mapping[str, Lint] = {
     **contradictions.LINTS,
     "unknown-waiver": Lint(_unknown_waiver, "contradiction", "A waiver of no lint, or of one that cannot be waived."),
+    "unused-waiver": Lint(_unused_waiver, "warning", "A waiver of what is not found."),
     **privacy.LINTS, **care.LINTS, **naming.LINTS,
 }  # fmt: skip
 """Every lint there is."""
@@ -50,12 +67,16 @@ class Finding(NamedTuple):
 
 def lint(spec: TelemetrySpec, today: date) -> list[Finding]:
     """All findings in ``spec``, waived ones included, in the order of the table."""
-    waivers = {(waiver.lint, waiver.at): waiver.reason for waiver in spec.waivers}
     return [
-        Finding(name, row.severity, at, message,
-                "" if row.severity == "contradiction" else waivers.get((name, at), ""))
-        for name, row in LINTS.items() for at, message in row.check(spec, today)
-    ]  # fmt: skip
+        Finding(name, row.severity, at, message, "" if row.severity == "contradiction" else _waived(spec, name, at))
+        for name, row in LINTS.items()
+        for at, message in row.check(spec, today)
+    ]
+
+
+def _waived(spec: TelemetrySpec, lint: str, at: str) -> str:
+    """Why a finding is as it should be; empty where nobody says so."""
+    return next((waiver.reason for waiver in spec.waivers if (waiver.lint, waiver.at) == (lint, at)), "")
 
 
 def lint_events(spec: TelemetrySpec, known: Sequence[tuple[str, Version]]) -> list[Finding]:
@@ -69,5 +90,6 @@ def lint_events(spec: TelemetrySpec, known: Sequence[tuple[str, Version]]) -> li
             message = f"has version {event.version}; expected one of {', '.join(map(str, versions))}"
         else:
             continue
-        findings.append(Finding("no-event-contract", "error", f"events.{event.name}", message))
+        at = f"events.{event.name}"
+        findings.append(Finding(NO_CONTRACT, "error", at, message, _waived(spec, NO_CONTRACT, at)))
     return findings

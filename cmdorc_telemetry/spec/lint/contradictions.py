@@ -6,17 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 
 from ..conditions import parse
-from ..model import Event, TelemetrySpec, Workflow
+from ..model import Event, Operation, TelemetrySpec, Workflow
+from ..sources import ALWAYS_FILLED, CALL, PRIVATE, RUN, WORKFLOW, bounded
 from .rows import NUMBERS, Found, Lint, outcomes, properties
-
-FILLED = ("duration_ms", "outcome", "error_class")
-"""What fills itself where the event declares it."""
-SOURCES = ("input", "output", "error", "duration_ms", "outcome", "name")
-"""What an operation's properties may come from."""
-RUN_SOURCES = ("command", "duration_ms", "state", "timed_out", "chain_depth", "concurrent_runs", "trigger", "run_id")
-"""And those of a run of cmdorc's."""
-STEP_SOURCES = ("workflow_id", "step", "index", "outcome", "duration_ms", "steps", "failed", "trigger", "command")
-"""And those of a workflow's."""
 
 
 def _required_deprecated(spec: TelemetrySpec, today: date) -> Found:
@@ -32,25 +24,40 @@ def _required_unknown(spec: TelemetrySpec, today: date) -> Found:
 
 
 def _outcome_undeclared(spec: TelemetrySpec, today: date) -> Found:
-    for at, _, outcome, event in outcomes(spec):
+    for at, _, _, outcome, event in outcomes(spec):
         for name in outcome.properties:
             if name not in event.properties:
                 yield f"{at}.{name}", f"is sent with {event.name}, which declares no such property"
 
 
 def _outcome_missing(spec: TelemetrySpec, today: date) -> Found:
-    for at, _, outcome, event in outcomes(spec):
+    for at, _, which, outcome, event in outcomes(spec):
         for name, prop in event.properties.items():
-            if prop.required and name not in {*outcome.properties, *FILLED}:
+            if prop.required and name not in {*outcome.properties, *ALWAYS_FILLED[which]}:
                 yield at, f"leaves out {name!r}, which {event.name} requires"
 
 
 def _outcome_source(spec: TelemetrySpec, today: date) -> Found:
-    for at, owner, outcome, _ in outcomes(spec):
-        known = STEP_SOURCES if isinstance(owner, Workflow) else RUN_SOURCES if owner.commands else SOURCES
+    for at, owner, which, outcome, _ in outcomes(spec):
+        call = isinstance(owner, Operation) and not owner.commands
+        known = WORKFLOW[which] if isinstance(owner, Workflow) else CALL if call else RUN
         for name, path in outcome.properties.items():
-            if path.partition(".")[0] not in known:
-                yield f"{at}.{name}", f"comes from {path!r}; expected a path that begins with {', '.join(known)}"
+            if (path.partition(".")[0] if call else path) not in known:
+                begins = "a path that begins with" if call else "one of"
+                yield f"{at}.{name}", f"comes from {path!r}; expected {begins} {', '.join(known)}"
+
+
+def _outcome_private(spec: TelemetrySpec, today: date) -> Found:
+    for at, owner, _, outcome, event in outcomes(spec):
+        if isinstance(owner, Operation) and not owner.commands:
+            continue
+        for name, path in outcome.properties.items():
+            prop = event.properties.get(name)
+            if prop is not None and path in PRIVATE and not bounded(prop, masked=event.masks(name)):
+                yield (
+                    f"{at}.{name}",
+                    f"is shared, and takes {path!r}, a name of the user's own; expected an enum, or audience 'private'",
+                )
 
 
 def _threshold_metric(spec: TelemetrySpec, today: date) -> Found:
@@ -124,6 +131,7 @@ LINTS: Mapping[str, Lint] = {
     "undeclared-outcome": Lint(_outcome_undeclared, "contradiction", "An outcome sends what is not declared."),
     "incomplete-outcome": Lint(_outcome_missing, "contradiction", "An outcome leaves out what its event requires."),
     "unknown-source": Lint(_outcome_source, "contradiction", "A property comes from where nothing is."),
+    "private-source": Lint(_outcome_private, "contradiction", "A shared property that takes a name of the user's own."),
     "unknown-metric": Lint(_threshold_metric, "contradiction", "A threshold judges what is no number of the event."),
     "idle-threshold": Lint(_threshold_bounds, "contradiction", "A threshold that the bounds keep from being crossed."),
     "unknown-condition": Lint(_condition_unknown, "contradiction", "Sampling asks for what is not declared."),

@@ -33,11 +33,11 @@ def properties(spec: TelemetrySpec) -> Iterator[tuple[str, Event, str, Property]
             yield f"events.{event.name}.properties.{name}", event, name, prop
 
 
-def outcomes(spec: TelemetrySpec) -> Iterator[tuple[str, Operation | Workflow, Outcome, Event]]:
-    """What operations and workflows emit: path, operation or workflow, outcome, its event."""
+def outcomes(spec: TelemetrySpec) -> Iterator[tuple[str, Operation | Workflow, str, Outcome, Event]]:
+    """What operations and workflows emit: path, operation or workflow, which outcome, the outcome, its event."""
     owners: tuple[Operation | Workflow, ...] = (*spec.operations, *spec.workflows)
     for owner in owners:
         for which, outcome in owner.outcomes():
             event = spec.event(outcome.event, outcome.version)
             assert event is not None  # the model refuses others
-            yield f"{type(owner).__name__.lower()}s.{owner.name}.{which}", owner, outcome, event
+            yield f"{type(owner).__name__.lower()}s.{owner.name}.{which}", owner, which, outcome, event
