@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from .server import FaultServer
 
 _POLL_SECONDS = 0.2
+_LINE = 65_537
+"""Bytes that a line of a request may have."""
+
+
+class _Unreadable(Exception):
+    """A request of which no more is read, and the status that says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Exchange(BaseHTTPRequestHandler):
@@ -35,7 +45,9 @@ class Exchange(BaseHTTPRequestHandler):
 
     def commit(self, message: Request | None = None) -> Answer:
         """Let the request, or ``message`` instead of it, have its effect: the answer that it should get."""
-        return self.host.answer(message or self.message)
+        answer = self.host.answer(message or self.message)
+        self.host.changed()
+        return answer
 
     def reply(self, answer: Answer) -> None:
         """Send a whole answer."""
@@ -114,14 +126,20 @@ class Exchange(BaseHTTPRequestHandler):
         return bool(self.rfile.peek(1))
 
     def _serve(self) -> None:
-        self.raw_requestline = self.rfile.readline(65_537)
+        self.raw_requestline = self.rfile.readline(_LINE)
         if not self.raw_requestline or not self.parse_request():
             self.close_connection = True
             return
         self.message = Request(self.command, self.path, self.headers, peer=self.client_address)
         fault = self.host.script.at_request(self.message)
         if fault is None or fault.at == "request":
-            self.message = Request(self.command, self.path, self.headers, self._body(), self.client_address)
+            try:
+                body = self._body()
+            except _Unreadable as refused:
+                self.close_connection = True
+                self.reply(Answer.json({"message": str(refused)}, refused.status))
+                return
+            self.message = Request(self.command, self.path, self.headers, body, self.client_address)
             self.host.saw(self.message)
         if fault is None:
             self.reply(self.commit())
@@ -131,14 +149,26 @@ class Exchange(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.read(int(self.headers.get("Content-Length") or 0))
+            return self.read(self._size(self.headers.get("Content-Length") or "0", 10))
         body = b""
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
+        while size := self._size(self.rfile.readline(_LINE).partition(b";")[0], 16, len(body)):
             body += self.read(size)
-            self.rfile.readline()
-        while self.rfile.readline().strip():  # trailers
+            self.rfile.readline(_LINE)
+        while self.rfile.readline(_LINE).strip():  # trailers
             pass
         return body
+
+    def _size(self, said: str | bytes, radix: int, before: int = 0) -> int:
+        """How much more of the body comes, behind what came ``before``. Raises _Unreadable."""
+        try:
+            size = int(said, radix)
+        except ValueError:
+            size = -1
+        if size < 0:
+            raise _Unreadable(400, "the length of the body is no number")
+        if self.host.body_limit is not None and before + size > self.host.body_limit:
+            raise _Unreadable(413, f"the body is larger than {self.host.body_limit} bytes; send fewer events at once")
+        return size
 
     def finish(self) -> None:
         """Close what is open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import io
 import json
 import threading
 from collections.abc import Mapping
@@ -30,15 +31,21 @@ class Request:
     @property
     def plain(self) -> bytes:
         """The body, decompressed. Raises ValueError for a coding that is not known here."""
+        return self.expanded(-1)
+
+    def expanded(self, most: int) -> bytes:
+        """No more than ``most`` bytes of the body, decompressed; all of it where that is -1. Raises likewise."""
         coding = self.headers.get("Content-Encoding", "identity").lower()
         if coding == "identity":
-            return self.body
+            return self.body if most < 0 else self.body[:most]
         if coding == "gzip":
-            return gzip.decompress(self.body)
+            with gzip.GzipFile(fileobj=io.BytesIO(self.body)) as stream:
+                return stream.read(most)
         if coding == "zstd":
             import zstandard  # of the extra
 
-            return zstandard.ZstdDecompressor().decompressobj().decompress(self.body)
+            with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(self.body)) as reader:
+                return bytes(reader.read(most))
         raise ValueError(f"Content-Encoding {coding!r}")
 
     def with_lines(self, lines: list[bytes]) -> Request:

@@ -44,6 +44,8 @@ class FaultServer:
         """What was taken, where ``answer`` was not given."""
         self.answer = answer or self.receiver
         self.scheme, self.port = "https" if tls else "http", port
+        self.body_limit: int | None = None
+        """Bytes that a request may have; 413 above it."""
         self.script = Script(faults)
         self.seen: list[Request] = []
         """Every request that was read to its end."""
@@ -85,7 +87,7 @@ class FaultServer:
             self._listen()
 
     def wait_for(self, condition: Callable[[FaultServer], bool], seconds: float = 20.0) -> None:
-        """Wait until something is true of this server: asked whenever a request was read or a fault strikes.
+        """Wait until something is true of this server: asked when a request was read, had its effect, or hits a fault.
 
         Raises TimeoutError.
         """
@@ -130,6 +132,11 @@ class FaultServer:
             self.seen.append(request)
             self._changed.notify_all()
 
+    def changed(self) -> None:
+        """A request had its effect."""
+        with self._changed:
+            self._changed.notify_all()
+
     def note(self, fault: Fault) -> None:
         """A fault strikes."""
         with self._changed:
@@ -152,7 +159,11 @@ class FaultServer:
         # With the protocol named, as asyncio wants it where it is to switch Nagle's algorithm off.
         bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((_HOST, self.port))
+        try:
+            bound.bind((_HOST, self.port))
+        except OSError as fault:
+            bound.close()
+            raise OSError(fault.errno, f"port {self.port} of {_HOST} cannot be had: {fault.strerror}") from None
         return bound
 
     def _listen(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import validation
 from figures import FIGURES, LONGEST_EXIT, Figure, Key, Values
 from subjects import CLIENTS, CONFIGS, NONE, OURS, PEERS
 
@@ -114,6 +115,11 @@ def everybody(found: Found) -> str:
     return f"{_table(['default | best', *_measured(found)], _all_rows(found))}\n"
 
 
+def validators(found: validation.Costs) -> str:
+    """``track()`` beside libraries that only check."""
+    return f"{_table(validation.HEAD, validation.rows(found))}\n"
+
+
 def machine() -> str:
     """On what this ran, without names."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -134,21 +140,33 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_docs(page: Path, found: Found) -> None:
-    """Put the tables between the two marks of a page."""
+def write_docs(page: Path, found: Found, checked: validation.Costs) -> None:
+    """Put the tables between the marks of a page: those that were measured."""
     configs = [[name, *configs.values()] for name, configs in CONFIGS.items() if name != NONE]
     meanings = [[name, FIGURES[name].unit, FIGURES[name].what] for name in found]
-    parts = [
-        f"Measured on {time.strftime('%Y-%m-%d')}: {machine()}. {busy()}".strip(),
-        _markdown(_OUR_HEAD, _our_rows(found)),
-        "Everybody, default · best configuration:",
-        _markdown(["default · best", *_measured(found)], _all_rows(found)),
-        "What each figure is:",
-        _markdown(["figure", "unit", "what"], meanings),
-        "The configurations:",
-        _markdown(["subject", "default", "best"], configs),
-    ]
+    when = f"Measured on {time.strftime('%Y-%m-%d')}: {machine()}. {busy()}".strip()
+    if found:
+        _replace(page, "results", [
+            when,
+            _markdown(_OUR_HEAD, _our_rows(found)),
+            "Everybody, default · best configuration:",
+            _markdown(["default · best", *_measured(found)], _all_rows(found)),
+            "What each figure is:",
+            _markdown(["figure", "unit", "what"], meanings),
+            "The configurations:",
+            _markdown(["subject", "default", "best"], configs),
+        ])  # fmt: skip
+    if checked:
+        _replace(page, "track", [
+            when,
+            _markdown(validation.HEAD, validation.rows(checked)),
+            "What each does:",
+            _markdown(["a call", "what it does"], [[name, what] for name, what in validation.SUBJECTS.items()]),
+        ])  # fmt: skip
+
+
+def _replace(page: Path, mark: str, parts: Sequence[str]) -> None:
     text = page.read_text(encoding="utf-8")
-    marked = re.compile(r"(<!-- results -->\n).*(<!-- end of results -->)", re.DOTALL)
+    marked = re.compile(rf"(<!-- {mark} -->\n).*(<!-- end of {mark} -->)", re.DOTALL)
     new = marked.sub(lambda found: found[1] + "\n" + "\n\n".join(parts) + "\n\n" + found[2], text)
     page.write_text(new, encoding="utf-8")

@@ -1,7 +1,8 @@
 """``make bench``: what telemetry costs a program and what it loses, for this project and for the SDKs people use.
 
-All in one run, each measurement in a process of its own, subjects in turn. Prints two tables, ours against what is to
-be reached and everybody's figures, and writes build/bench.json. A whole run takes eight minutes, ``--quick`` one.
+All in one run, each measurement in a process of its own, subjects in turn. Prints three tables, ours against what is to
+be reached, everybody's figures, and ``track()`` beside libraries that only check, and writes build/bench.json. A whole
+run takes eight minutes, ``--quick`` one.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import validation
 from figures import FIGURES, MEASUREMENTS, Key, Measurement, Values
-from report import as_json, busy, everybody, ours, write_docs
+from report import as_json, busy, everybody, ours, validators, write_docs
 from rig import Rig, WorkerFailed, rig
 from subjects import CLIENTS, CONFIGS, NONE, PEERS
 
@@ -81,7 +83,8 @@ class Run:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="about a minute: fewer rounds, peers at their best only")
-    parser.add_argument("--only", metavar="FIGURE", action="append", choices=FIGURES, help="repeat for more")
+    parser.add_argument("--only", metavar="FIGURE", action="append",
+                        choices=[*FIGURES, *validation.FIGURES], help="repeat for more")  # fmt: skip
     parser.add_argument("--subject", metavar="NAME", action="append", choices=CLIENTS, help="repeat for more")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FILE", help="instead of build/bench.json")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="also write the tables into this page")
@@ -100,7 +103,7 @@ def _keys(arguments: argparse.Namespace) -> list[Key]:
 
 def main() -> None:
     arguments = _arguments()
-    wanted = set(arguments.only or FIGURES)
+    wanted = set(arguments.only or [*FIGURES, *validation.FIGURES])
     values: dict[str, Values] = {}
     start = time.monotonic()
     with rig() as made:
@@ -111,8 +114,14 @@ def main() -> None:
             run.measure(measurement, [key for key in _keys(arguments) if measurement.takes(key)], others=others)
             values |= {name: found for name, found in run.values(measurement).items() if found}
     values = {name: values[name] for name in FIGURES if name in values and name in wanted}
-    print(ours(values))
-    print(everybody(values))
+    checked = {}
+    if not wanted.isdisjoint(validation.FIGURES):
+        print(f"{time.monotonic() - start:6.0f} s  {', '.join(validation.FIGURES)}", file=sys.stderr, flush=True)
+        checked = validation.visit(arguments.quick)
+    for table in (ours(values), everybody(values)) if values else ():
+        print(table)
+    if checked:
+        print(validators(checked))
     for who, why in run.failed.items():
         print(f"not measured: {who}: {why}")
     if run.short:
@@ -121,10 +130,12 @@ def main() -> None:
         print(busy())
     print(f"{time.monotonic() - start:.0f} seconds")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(as_json(values), indent=1) + "\n", encoding="utf-8")
+    arguments.output.write_text(
+        json.dumps(as_json(values) + validation.as_json(checked), indent=1) + "\n", encoding="utf-8"
+    )
     print(f"{arguments.output} written")
     if arguments.docs:
-        write_docs(arguments.docs, values)
+        write_docs(arguments.docs, values, checked)
 
 
 if __name__ == "__main__":

@@ -68,8 +68,9 @@ class Ours(Client):
 
             sys.modules["zstandard"] = None  # type: ignore[assignment] # as if it were not installed
         from cmdorc_telemetry import CompletedRun, Telemetry
+        from cmdorc_telemetry.application import CMDORC
 
-        telemetry = self.telemetry = Telemetry.start(cmdorc_version="0.12.0")
+        telemetry = self.telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"))
         assert telemetry.recording is enabled
         runs = cycle([
             CompletedRun(
