@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: env lint test bench demo fault-matrix exit-test kill-test soak short-lived model-test leak-test docs constraints clean
+.PHONY: env lint test bench demo fault-matrix exit-test kill-test soak short-lived model-test chains-test leak-test docs constraints clean
 
 BIN := .venv/bin
 
@@ -60,6 +60,10 @@ model-test: env
 	$(BIN)/python tests/model/run.py $(ARGS)
 	MODEL_EVERY_CALL=1 $(BIN)/pytest -q -s tests/model/test_killed.py
 	MODEL_EVERY_CALL=1 $(BIN)/pytest -q -k killed tests/cli/test_cli_optout.py tests/cli/test_cli_resetid.py
+
+# Random graphs of commands that trigger each other, in real runs, against a reference; also shut down at any moment.
+chains-test: env
+	CHAINS_EXAMPLES=1000 $(BIN)/pytest -q --timeout 900 tests/test_chains_model.py
 
 # How long events wait where no process lives longer than a second.
 short-lived: env

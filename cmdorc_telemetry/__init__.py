@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Application": "application",
+    "Chain": "types",
     "CompletedRun": "types",
     "NoopReporter": "reporter",
+    "Result": "results",
     "Session": "types",
     "Telemetry": "telemetry",
+    "TelemetryAnomalyMonitor": "monitor",
     "TelemetryConfig": "argument",
     "TelemetryLevel": "config",
     "TelemetryOrchestrator": "instrumentation",
@@ -22,16 +26,24 @@ _WHERE = {
     "TelemetryRegistry": "spec",
     "TelemetryReporter": "reporter",
     "TelemetrySpec": "spec",
+    "TelemetryTracker": "tracker",
+    "TelemetryViolation": "errors",
+    "ThresholdAnomaly": "monitor",
     "Trigger": "types",
+    "Violation": "results",
     "hookimpl": "hookspecs",
     "instrument": "instrumentation",
     "load_telemetry_config": "argument",
 }
 __all__ = [
+    "Application",
+    "Chain",
     "CompletedRun",
     "NoopReporter",
+    "Result",
     "Session",
     "Telemetry",
+    "TelemetryAnomalyMonitor",
     "TelemetryConfig",
     "TelemetryLevel",
     "TelemetryOrchestrator",
@@ -39,22 +51,31 @@ __all__ = [
     "TelemetryRegistry",
     "TelemetryReporter",
     "TelemetrySpec",
+    "TelemetryTracker",
+    "TelemetryViolation",
+    "ThresholdAnomaly",
     "Trigger",
+    "Violation",
     "hookimpl",
     "instrument",
     "load_telemetry_config",
 ]
 
 if TYPE_CHECKING:
+    from .application import Application
     from .argument import TelemetryConfig, load_telemetry_config
     from .capture.payloads import TelemetryPayloadBuilder
     from .config import TelemetryLevel
+    from .errors import TelemetryViolation
     from .hookspecs import hookimpl
     from .instrumentation import TelemetryOrchestrator, instrument
+    from .monitor import TelemetryAnomalyMonitor, ThresholdAnomaly
     from .reporter import NoopReporter, TelemetryReporter
+    from .results import Result, Violation
     from .spec import TelemetryRegistry, TelemetrySpec
     from .telemetry import Telemetry
-    from .types import CompletedRun, Session, Trigger
+    from .tracker import TelemetryTracker
+    from .types import Chain, CompletedRun, Session, Trigger
 
 
 def __getattr__(name: str) -> Any:

@@ -51,13 +51,13 @@ class TelemetryConfig:
         if self.level is TelemetryLevel.DEBUG:
             if not self.debug_consent_given:
                 raise ConfigError(where, "level", "found 'debug' without debug_consent_given",
-                                  "a consent: cmdorc telemetry opt-in --debug")  # fmt: skip
+                                  "a consent: opt-in --debug")  # fmt: skip
             expires = self.debug_consent_expires
             if expires is None or expires.tzinfo is None:
                 raise ConfigError(where, "debug_consent_expires", f"found {expires!r}", "a moment with a time zone")
             if expires <= clock.utcnow():
                 raise ConfigError(where, "debug_consent_expires", f"expired on {expires:%Y-%m-%d}",
-                                  "a new consent: cmdorc telemetry opt-in --debug")  # fmt: skip
+                                  "a new consent: opt-in --debug")  # fmt: skip
 
 
 def load_telemetry_config(path: str | Path) -> TelemetryConfig:

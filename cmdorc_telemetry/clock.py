@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 
 wall = time.time
 """Seconds since the epoch, UTC. May jump."""
@@ -23,6 +23,11 @@ def utcnow() -> datetime:
 def iso(seconds: float) -> str:
     """``seconds`` since the epoch as RFC 3339 in UTC, whole seconds: ``2026-11-22T03:00:00Z``."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def day(seconds: float) -> date:
+    """The day of ``seconds`` since the epoch, UTC."""
+    return datetime.fromtimestamp(seconds, timezone.utc).date()
 
 
 def local(seconds: float) -> datetime:

@@ -5,22 +5,15 @@ TOML, which can only lower; the environment.
 """
 
 # Annotations are evaluated here: as strings they would make each NamedTuple ten times as dear to import.
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import files
+from . import files, toml
 from .bounds import DEFAULT, NAMES, Bounds
-from .errors import ConfigError, NoHome, nearest
-
-if sys.version_info >= (3, 11):  # pragma: no cover - which of the two is there depends on the Python version
-    import tomllib
-else:  # pragma: no cover - likewise
-    import tomli as tomllib
+from .errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from .argument import TelemetryConfig
@@ -153,102 +146,10 @@ class Layer(NamedTuple):
         )
 
 
-def home_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """``~/.cmdorc``, or what ``CMDORC_HOME`` says. Raises ConfigError where there is no home.
-
-    Nor is one that depends on the directory: then whoever makes a project could bring a decision with it.
-    """
-    if said := environ.get("CMDORC_HOME"):
-        if not os.path.isabs(said):
-            raise ConfigError("environment", "CMDORC_HOME", f"found {said!r}", "an absolute path")
-        return Path(said)
-    try:
-        return Path.home() / ".cmdorc"
-    except RuntimeError:
-        raise NoHome("environment", "HOME", "no home directory", "HOME or CMDORC_HOME to be set") from None
-
-
-class Home(NamedTuple):
-    """Where everything of one user is. Nothing outside these paths is ever written, but to a destination."""
-
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        """The user's own configuration."""
-        return self.root / "config.toml"
-
-    @property
-    def install_id(self) -> Path:
-        """A random id, made at opt-in."""
-        return self.root / "telemetry_install_id"
-
-    @property
-    def salt(self) -> Path:
-        """The key of all hashes; it never leaves the machine."""
-        return self.root / "telemetry_salt"
-
-    @property
-    def telemetry(self) -> Path:
-        """The directory, mode 700, of all the rest."""
-        return self.root / "telemetry"
-
-    @property
-    def consent(self) -> Path:
-        """The recorded decision."""
-        return self.telemetry / "consent.toml"
-
-    @property
-    def journal(self) -> Path:
-        """The directory of the segments."""
-        return self.telemetry / "journal"
-
-    @property
-    def spool(self) -> Path:
-        """The shared durable queue."""
-        return self.telemetry / "spool.db"
-
-    @property
-    def history(self) -> Path:
-        """What insights read."""
-        return self.telemetry / "history.db"
-
-    @property
-    def locks(self) -> Path:
-        """The directory of the locks that say who sends, and whose reporter lives."""
-        return self.telemetry / "locks"
-
-    @property
-    def audit(self) -> Path:
-        """The directory of what says which batches left: a file a destination."""
-        return self.telemetry / "audit"
-
-    @property
-    def erasure(self) -> Path:
-        """Exists while servers are still to be asked to erase an install."""
-        return self.telemetry / "erasure.toml"
-
-    @property
-    def view(self) -> Path:
-        """The page that ``view`` made last."""
-        return self.telemetry / "view.html"
-
-    @property
-    def discovered(self) -> Path:
-        """Which plugins are installed, as it was last seen."""
-        return self.telemetry / "plugins.json"
-
-    @property
-    def waiting(self) -> Path:
-        """Exists while something waits to be delivered; modified when, or to be, that is no longer to be put off."""
-        return self.telemetry / "waiting"
-
-
 def read_table(path: Path) -> dict[str, Any]:
     """The TOML in ``path``; empty where there is no such file. Raises ConfigError."""
     try:
-        table: dict[str, Any] = tomllib.loads(files.read(path).decode())
-        return table
+        return toml.loads(files.read(path).decode())
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as fault:

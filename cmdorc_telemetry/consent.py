@@ -1,29 +1,19 @@
 """The decision that a person made, and the file that keeps it: ``consent.toml``.
 
-What is left of it after everything that can lower it is in ``policy.py``.
+What is left of it after everything that can lower it is in ``policy.py``; how what specs declare now compares with it,
+in ``declarations.py``.
 """
 
 # Annotations are evaluated here: as strings they would make each NamedTuple ten times as dear to import.
 import os
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
 
 from . import clock, files
-from .config import (
-    DestinationConfig,
-    Home,
-    TelemetryLevel,
-    read_table,
-)
+from .config import TelemetryLevel, read_table
 from .errors import ConfigError, ConsentError, StorageError
-
-if TYPE_CHECKING:
-    from .spec import TelemetrySpec
-    from .spec.compare import Change
-
-CORE_SPEC = "cmdorc.core"
-DEBUG_DAYS = timedelta(days=30)
+from .home import Home
 
 
 class Grant(NamedTuple):
@@ -106,7 +96,7 @@ def load_consent(home: Home) -> Consent | None:
         why = fault.found if isinstance(fault, ConfigError) else getattr(fault, "strerror", fault)
         raise ConsentError(
             f"{path} cannot be used ({why}): nothing is recorded or sent. "
-            "`cmdorc telemetry opt-out` or `opt-in` writes a new decision"
+            f"`{home.application.command} opt-out` or `opt-in` writes a new decision"
         ) from fault
 
 
@@ -155,14 +145,6 @@ def _names(names: Any) -> tuple[str, ...]:
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ValueError("a value of the wrong type")
     return tuple(names)
-
-
-def save_grant(home: Home, spec: str, grant: Grant, destinations: Mapping[str, str] | None = None) -> Consent:
-    """Record a decision about one spec, and, where they are given, about all shared destinations.
-
-    Like :func:`save_decision`.
-    """
-    return save_decision(home, {spec: grant}, destinations)
 
 
 def save_decision(
@@ -221,7 +203,7 @@ def _rewrite(home: Home, change: Callable[[Consent], Consent]) -> Consent:
             consent = change(old)
             if files.is_foreign(home.consent):
                 files.set_aside(home.consent)
-            files.replace(home.consent, _document(consent).encode())
+            files.replace(home.consent, _document(consent, home.application.command).encode())
     except OSError as fault:
         raise StorageError(f"{home.telemetry} cannot be written: {fault.strerror}") from fault
     return consent
@@ -279,14 +261,20 @@ def _news(old: Grant, new: Grant) -> set[str]:
         return set()
     from .spec.compare import ASKS, compare_declarations
 
-    return {name for name, text in new.fields.items() if compare_declarations(old.fields.get(name), text) in ASKS}
+    return {name for name, text in new.fields.items() if compare_declarations(shown(old, name), text) in ASKS}
 
 
-def _document(consent: Consent) -> str:
+def shown(grant: Grant, name: str) -> str | None:
+    """What was shown of a field; of one of an earlier version, ``event@2/name``, also when it was the latest."""
+    event, _, field = name.partition("/")
+    return grant.fields.get(name, grant.fields.get(f"{event.partition('@')[0]}/{field}"))
+
+
+def _document(consent: Consent, command: str) -> str:
     import tomlkit
 
     document = tomlkit.document()
-    document.add(tomlkit.comment("Written by `cmdorc telemetry`. Change it with opt-in and opt-out."))
+    document.add(tomlkit.comment(f"Written by `{command}`. Change it with opt-in and opt-out."))
     document["generation"] = consent.generation
     # A file that ends too early must not grant more than all of it: what restricts comes first, the grants last.
     document["later"] = {
@@ -306,63 +294,3 @@ def _table(grant: Grant) -> dict[str, Any]:
     if grant.debug_expires is not None:
         table["debug_expires"] = grant.debug_expires
     return {**table, "fields": dict(grant.fields), "declined": dict(grant.declined)}
-
-
-# -- what was shown, and what is declared now --------------------------------------------------------------------------
-
-
-def differences(spec: "TelemetrySpec", grant: Grant | None) -> "Mapping[str, Change]":
-    """What became of the fields of ``spec`` since ``grant``, and of those that nobody was asked for: ``event/name``."""
-    if grant is None:
-        return {}
-    from .spec.compare import compare_declarations
-
-    declared = declarations(spec)
-    compared = {name: compare_declarations(grant.fields.get(name), declared.get(name))
-                for name in {**declared, **grant.fields}}  # fmt: skip
-    return {name: change for name, change in compared.items() if change is not None}
-
-
-def waiting_fields(spec: "TelemetrySpec", grant: Grant | None) -> frozenset[str]:
-    """The fields of ``spec`` that nobody agreed to as they are declared: not shown, or less. ``event/name``."""
-    from .spec.compare import ASKS
-
-    return frozenset(name for name, change in differences(spec, grant).items() if change in ASKS)
-
-
-def unanswered(spec: "TelemetrySpec", grant: Grant | None, level: TelemetryLevel) -> frozenset[str]:
-    """Of the waiting fields, those to ask a person for: ``level`` would share them, and nobody has said no yet."""
-    if grant is None:
-        return frozenset()
-    shared = declarations(spec, level)
-    return frozenset(name for name in waiting_fields(spec, grant) & shared.keys()
-                     if grant.declined.get(name) != shared[name])  # fmt: skip
-
-
-def declarations(spec: "TelemetrySpec", level: TelemetryLevel | None = None) -> dict[str, str]:
-    """The fields of ``spec`` that could be shared, or are at ``level`` → what a person agrees to with each.
-
-    Keys are ``event/name``, and ``*/name`` for base fields: names may hold dots, and no slash.
-    """
-    from .spec import BASE
-
-    if level is TelemetryLevel.OFF:
-        return {}
-    # The latest version of an event has the say.
-    events = {event.name: event for event in sorted(spec.events, key=lambda event: event.major)}.values()
-    base = {f"*/{name}": spec.declaration(event, name) for event in spec.events[:1] for name in BASE}
-    own = {f"{event.name}/{name}": spec.declaration(event, name) for event in events
-           for name, prop in event.properties.items()
-           if (prop.audience == "shared" if level is None else prop.shared_at(level.value))}  # fmt: skip
-    return {**base, **own}
-
-
-def new_grant(spec: "TelemetrySpec", share: TelemetryLevel, now: datetime) -> Grant:
-    """A yes, now, to what ``spec`` declares at ``share``. OFF: to recording on this machine only."""
-    expires = now + DEBUG_DAYS if share is TelemetryLevel.DEBUG else None
-    return Grant(True, share, clock.iso(now.timestamp()), declarations(spec, share), debug_expires=expires)
-
-
-def identities(destinations: Collection[DestinationConfig]) -> dict[str, str]:
-    """What a person agrees to with the shared ones of ``destinations``: name → identity."""
-    return {to.name: to.identity for to in destinations if to.audience == "shared"}

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .config import TelemetryLevel
-from .consent import CORE_SPEC, Consent, waiting_fields
+from .consent import Consent
+from .declarations import declarations, waiting_fields
 from .policy import Policy
 from .situation import Situation
 from .spec import Level, Shapes, TelemetryRegistry, lower, project
@@ -33,7 +34,7 @@ class Decision:
     def __init__(self, situation: Situation, registry: TelemetryRegistry, shapes: Shapes) -> None:
         self.situation = situation
         self._registry, self._shapes = registry, shapes
-        operator = situation.environ.get("CMDORC_TELEMETRY_CONFIG")
+        operator = situation.environ.get(situation.application.config_variable)
         self._files = [situation.home.consent, situation.home.config, *([Path(operator)] if operator else [])]
         self._seen: list[Stamp] = []  # whatever was decided since `situation` was read counts
         self._withheld: dict[str, frozenset[str]] = {}
@@ -93,7 +94,8 @@ class Decision:
         return self._levels[key]
 
     def _now(self, spec: str, lasting: bool) -> Policy:
-        policy = self.policy if spec == CORE_SPEC else self.situation.policy(layered=False, spec=spec)
+        first = spec == self.situation.application.spec
+        policy = self.policy if first else self.situation.policy(layered=False, spec=spec)
         if lasting and policy.decided_by == "you":
             return self.situation._replace(environ={}).policy(layered=False, spec=spec)
         return policy
@@ -110,12 +112,23 @@ class Decision:
         return lower(lower(level_name(then), level_name(now.share)), level_name(TelemetryLevel(cap)))
 
     def hidden(self, spec: str, event: str, stamped: str) -> frozenset[str]:
-        """The fields of an event that nobody agreed to, now or when it was recorded: it goes without them."""
+        """The fields of an event that nobody agreed to, now or when it was recorded: it goes without them.
+
+        ``event@2`` is an earlier version than the latest, and has what it does not declare otherwise in common with it.
+        """
         key = (spec, event, stamped)
         if key not in self._hidden:
-            split = (name.partition("/") for name in self._waiting(spec) | self._lacking(spec, stamped))
-            self._hidden[key] = frozenset(last for first, _, last in split if first in ("*", event))
+            split = [name.partition("/") for name in self._waiting(spec) | self._lacking(spec, stamped)]
+            hidden = {last for first, _, last in split if first in ("*", event)}
+            latest, _, version = event.partition("@")
+            if version:
+                otherwise = self._declared(spec)
+                hidden |= {last for first, _, last in split if first == latest and f"{event}/{last}" not in otherwise}
+            self._hidden[key] = frozenset(hidden)
         return self._hidden[key]
+
+    def _declared(self, ref: str) -> frozenset[str]:
+        return frozenset().union(*(declarations(spec) for spec in self._registry if spec.ref == ref))
 
     def _waiting(self, ref: str) -> frozenset[str]:
         """Of a spec, the fields that nobody agreed to as they are declared now."""
@@ -153,17 +166,19 @@ class Decision:
     def _policies(self) -> dict[str, Policy]:
         """What is lastingly in force now for each spec that was decided on."""
         consent = self.situation.consent or Consent()
-        return {name: self._now(name, True) for name in sorted({CORE_SPEC, *consent.grants})}
+        return {name: self._now(name, True) for name in sorted({self.situation.application.spec, *consent.grants})}
 
-    def cover_of(self, spec: str, event: str, stamped: str) -> Callable[[bytes], bytes | None] | None:
+    def cover_of(self, spec: str, event: str, stamped: str, version: int = 1) -> Callable[[bytes], bytes | None] | None:
         """What may lastingly be shared of the stored bodies of such events; None for nothing."""
         level = self.level_of(stamped, spec.partition("@")[0], lasting=True)
         if level is None:
             return None
-        if self._shapes.event(spec, event) is None:  # whoever knows it says what is covered of it
+        if self._shapes.event(spec, event, version) is None:  # whoever knows it says what is covered of it
             return lambda body: body
-        hidden = self.hidden(spec, event, stamped)
-        return lambda body: project(self._shapes, spec, event, body, level=level, withheld=hidden)
+        hidden = self.hidden(spec, self._shapes.label(spec, event, version), stamped)
+        return lambda body: project(
+            self._shapes, spec, event, body, level=level, withheld=hidden, version=version
+        )  # fmt: skip
 
 
 def _stamp(path: Path) -> Stamp:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from . import files
-from .config import Home, read_table
+from .config import read_table
 from .errors import ConfigError, StorageError
+from .home import Home
 
 log = logging.getLogger("cmdorc_telemetry")
 
@@ -37,7 +38,7 @@ def load_owed(home: Home) -> tuple[Owed, ...]:
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, OSError) as fault:
         raise StorageError(
             f"{home.erasure} cannot be used ({fault}): it says which ids are still to be erased, and by whom. "
-            "`cmdorc telemetry erase --forget` drops it"
+            f"`{home.application.command} erase --forget` drops it"
         ) from fault
 
 
@@ -79,7 +80,7 @@ def _rewrite(home: Home, change: Callable[[tuple[Owed, ...]], tuple[Owed, ...]])
     with _alone(home):
         owed = change(_before(home))
         if owed:
-            files.replace(home.erasure, _document(owed).encode())
+            files.replace(home.erasure, _document(owed, home.application.command).encode())
         else:
             home.erasure.unlink(missing_ok=True)
 
@@ -106,12 +107,12 @@ def _before(home: Home) -> tuple[Owed, ...]:
         return ()
 
 
-def _document(owed: tuple[Owed, ...]) -> str:
+def _document(owed: tuple[Owed, ...], command: str) -> str:
     import tomlkit
 
     document = tomlkit.document()
-    document.add(tomlkit.comment("Ids that are still to be erased, and by whom. `cmdorc telemetry erase` asks now;"))
-    document.add(tomlkit.comment("`cmdorc telemetry erase --forget` drops even this."))
+    document.add(tomlkit.comment(f"Ids that are still to be erased, and by whom. `{command} erase` asks now;"))
+    document.add(tomlkit.comment(f"`{command} erase --forget` drops even this."))
     document["install"] = [
         {"id": each.install_id, "generation": each.generation, "since": each.since,
          "destinations": dict(each.destinations)}

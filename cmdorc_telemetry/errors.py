@@ -6,6 +6,7 @@
     │   └── SpecError          a telemetry spec
     ├── ConsentError           the recorded decision cannot be read or may not be used
     ├── PluginError            an installed plugin that cannot be used
+    ├── TelemetryViolation     an event that its spec does not allow, tracked strictly (also a ValueError)
     ├── OperationError         an operation that cannot be run as it was asked to
     │   └── OperationDenied    whoever asked may not
     ├── StorageError           the home directory, journal or spool cannot be used
@@ -21,6 +22,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .results import Violation
 
 
 class TelemetryError(Exception):
@@ -65,6 +70,14 @@ class ConsentError(TelemetryError):
 
 class PluginError(TelemetryError):
     """A plugin is missing, broken, or offers something else than it was enabled for."""
+
+
+class TelemetryViolation(TelemetryError, ValueError):
+    """An event was tracked strictly, and is not as its spec has it. ``violations`` are all of them."""
+
+    def __init__(self, *violations: Violation) -> None:
+        self.violations = violations
+        super().__init__("\n".join(map(str, violations)))
 
 
 class OperationError(TelemetryError):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .spec import BASE, Body, Level, Shapes, sampled
+from .spec import BASE, Body, Level, Sampler, Shapes, sampled
 from .types import Captured, Event, Gated, Row
 
 
@@ -66,7 +66,8 @@ class _Way(NamedTuple):
     level: Level = "minimal"
     shape: type[Body] = Body
     read: Callable[[bytes], Any] = bytes
-    rate: float = 1.0
+    sampler: Sampler | None = None
+    """Which of them are shared; None for all."""
 
 
 def _is_event(body: bytes) -> bool:
@@ -90,10 +91,15 @@ class Gate:
         anonymizers: Mapping[str, Anonymizer] = {},
         complain: Callable[[str, str], None] = lambda name, what: None,
         blocked: str | None = None,
+        key: Callable[[], bytes] = bytes,
     ) -> None:
-        """``anonymizers`` run in their order, by their plugins' names; ``complain`` is told what one does wrong."""
+        """``anonymizers`` run in their order, by their plugins' names; ``complain`` is told what one does wrong.
+
+        ``key`` gives what is this machine's own: what is sampled by a value is drawn with it.
+        """
         self._shapes, self._level_of, self._hidden = shapes, level_of, hidden
         self._anonymizers, self._complain = anonymizers, complain
+        self._key = key
         self._blocked = blocked
         """Why nothing at all may be shared, such as an enabled anonymizer that could not be loaded."""
 
@@ -101,12 +107,13 @@ class Gate:
         """The rows that ``records`` of one segment become, triggers folded per session and minute."""
         rows: list[Row] = []
         withheld: Counter[str] = Counter()
-        ways: dict[tuple[str, str], _Way] = {}
+        ways: dict[tuple[str, str, int], _Way] = {}
         captured, unreadable = self._read(records)
         for each in captured:
-            way = ways.get((each.spec, each.event))
+            kind = (each.spec, each.event, each.version)
+            way = ways.get(kind)
             if way is None:
-                way = ways[each.spec, each.event] = self._way(each.spec, each.event, generation)
+                way = ways[kind] = self._way(*kind, generation)
             body = bytes(each.body)
             taken: dict[str, str] = {}
             try:
@@ -119,7 +126,7 @@ class Gate:
                 withheld[str(reason)] += 1
                 shared = None
                 taken = {}
-            declared = self._shapes.event(each.spec, each.event)
+            declared = self._shapes.event(*kind)
             rows.append(
                 Row(spec=each.spec, event=each.event, version=each.version, at=each.at, generation=generation,
                     source=source, rank=declared[1].rank if declared else 0,
@@ -146,21 +153,21 @@ class Gate:
                 unreadable += 1
         return fold(captured), unreadable
 
-    def _way(self, spec: str, event: str, generation: str) -> _Way:
+    def _way(self, spec: str, event: str, version: int, generation: str) -> _Way:
         """What is the same for all events of a kind that were recorded under one generation."""
         if self._blocked is not None:
             return _Way("anonymizer")
         level = self._level_of(generation, spec.partition("@")[0])
         if level is None:
             return _Way("consent")
-        hidden = self._hidden(spec, event, generation)
-        shape, read = self._shapes.shared(spec, event, level, hidden), self._shapes.reader(spec, event, level, hidden)
-        found = self._shapes.event(spec, event)
-        if shape is None or read is None or found is None:
+        hidden = self._hidden(spec, self._shapes.label(spec, event, version), generation)
+        shape = self._shapes.shared(spec, event, level, hidden, version)
+        read = self._shapes.reader(spec, event, level, hidden, version)
+        if shape is None or read is None:
             return _Way("level")
         if not hidden.isdisjoint((*_NEEDED, "sampling_rate")):
             return _Way("consent")
-        return _Way("", level, shape, read, found[0].sampling_rate(found[1]))
+        return _Way("", level, shape, read, self._shapes.sampler(spec, event, version))
 
     def _share(self, record: Captured, way: _Way, raw: bytes, taken: dict[str, str]) -> bytes:
         """The shared body; ``taken`` gets the fields that it lacks because of an anonymizer, with its name."""
@@ -171,22 +178,34 @@ class Gate:
         except (msgspec.MsgspecError, RecursionError):
             raise _Withheld("invalid") from None
         body.level = way.level
-        if way.rate < 1:
-            if not sampled(body.event_id, way.rate):
-                raise _Withheld("sampling")
-            body.sampling_rate = way.rate
-        if not self._anonymizers:
+        sampler = way.sampler
+        subject = sampler.subject(raw, body.event_id, self._key()) if sampler is not None else ""
+        late = sampler is not None and sampler.asks
+        if sampler is not None and not late:
+            _draw(sampler.rate, subject)
+            body.sampling_rate = sampler.rate
+        if not (self._anonymizers or late):
             return _encode(body)
         fields: dict[str, Any] = msgspec.to_builtins(body)
+        self._anonymize(record, fields, way.shape, taken)
+        if sampler is not None and late:  # after the anonymizers: it depends on what is told, and on nothing else
+            share = _draw(sampler.share(fields), subject)
+            if share < 1:
+                fields["sampling_rate"] = share
+        return _encode(fields)
+
+    def _anonymize(
+        self, record: Captured, fields: dict[str, Any], shape: type[Body], taken: dict[str, str]
+    ) -> None:  # fmt: skip
+        """Let the anonymizers change ``fields``."""
         for name, anonymize in self._anonymizers.items():
             try:
-                lost = self._anonymized(record, fields, way.shape, name, anonymize)
+                lost = self._anonymized(record, fields, shape, name, anonymize)
             except Exception:  # the anonymizer, or the mapping it returned: code of somebody else
                 raise _Withheld(f"anonymizer:{name}") from None
             taken.update(dict.fromkeys(lost, name))
             if not taken.keys().isdisjoint(_NEEDED) or fields.keys() <= BASE.keys():
                 raise _Withheld(f"anonymizer:{name}")
-        return _encode(fields)
 
     def _anonymized(
         self, record: Captured, fields: dict[str, Any], shape: type[Body], name: str, anonymize: Anonymizer
@@ -208,6 +227,13 @@ class Gate:
             else:
                 fields[key] = valid
         return lost
+
+
+def _draw(share: float | None, subject: str) -> float:
+    """The share that an event is among. Raises _Withheld where it is among none."""
+    if share is None or not sampled(subject, share):
+        raise _Withheld("sampling")
+    return share
 
 
 def _valid(shape: type[Body], name: str, value: object) -> Any:

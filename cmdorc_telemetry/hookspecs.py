@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .detector import Detector
     from .reporter import TelemetryReporter
     from .spec import TelemetrySpec
-    from .types import Anomaly, CompletedRun, Event, Session, Trigger
+    from .types import Anomaly, Chain, CompletedRun, Event, Session, Trigger
 
 PROJECT = "cmdorc_telemetry"
 """Name of the pluggy project and of the entry-point group."""
@@ -56,6 +56,18 @@ def cmdorc_completed(run: CompletedRun) -> None:
 @hookspec
 def cmdorc_trigger(trigger: Trigger) -> None:
     """A trigger event was handled, whatever came of it (see ``trigger.outcome``). Caller's thread."""
+
+
+@hookspec
+def cmdorc_chain(chain: Chain) -> None:
+    """A chain of triggers started its first run, or is over: called twice for each, on the caller's thread.
+
+    A chain is one trigger event and all that cmdorc starts because of it. It is over when its last run has ended and no
+    trigger that it led to is still being handled: ``chain.outcome`` then says how. Runs name theirs in ``run.chain``.
+    A chain that starts no run is none. Chains are followed only where some plugin has this hook.
+
+    Example: ``def cmdorc_chain(chain): print(chain.trigger, chain.outcome or "began")``
+    """
 
 
 @hookspec

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import files
-from .config import Home
 from .erasure import load_owed
 from .errors import StorageError
+from .home import Home
 
 log = logging.getLogger("cmdorc_telemetry")
 

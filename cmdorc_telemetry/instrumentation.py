@@ -5,7 +5,8 @@ the calls, and when a run counts as over, is in ``watch``; what becomes of the r
 
 Wrapped are instances, never classes, and only where somebody listens: ``trigger`` and ``shutdown`` of the
 orchestrator; ``start_run``, ``cancel_run`` and ``cleanup`` of its executor; the ``mark_*`` methods of a result while
-its run is live. No task is made and no handle awaited: awaiting one can kill cmdorc's own monitor.
+its run is live, and ``cleanup`` of its handle where somebody listens to chains. No task is made and no handle awaited:
+awaiting one can kill cmdorc's own monitor.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import cmdorc
 
+from .application import CMDORC
 from .errors import told
 from .telemetry import Telemetry
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("cmdorc_telemetry")
 _MARKER = "_cmdorc_telemetry"
 _VERSION: str = getattr(cmdorc, "__version__", "")
+_CMDORC = CMDORC._replace(version=_VERSION)
 
 
 def instrument(
@@ -79,12 +82,14 @@ def _attach(
     present: Telemetry | None = getattr(orchestrator, "__dict__", {}).get(_MARKER)
     if present is not None:
         return present
-    telemetry = Telemetry.start(config=config, plugins=plugins, reporter=reporter, cmdorc_version=_VERSION)
+    reporters = [] if reporter is None else [reporter]
+    telemetry = Telemetry.start(_CMDORC, config=config, plugins=plugins, reporters=reporters)
     if not telemetry.listening:
         return telemetry
     source = config.source if config is not None else None
     name = source.name if source is not None else None
-    if not observe(orchestrator, telemetry.fire, config_name=name, farewell=telemetry.aclose):
+    chains = telemetry.hears("cmdorc_chain")
+    if not observe(orchestrator, telemetry.fire, config_name=name, farewell=telemetry.aclose, chains=chains):
         telemetry.close()
         return Telemetry.off()
     setattr(orchestrator, _MARKER, telemetry)
@@ -97,10 +102,12 @@ def observe(
     *,
     config_name: str | None = None,
     farewell: Callable[[], Awaitable[None]] | None = None,
+    chains: bool = False,
 ) -> bool:
     """Wrap ``orchestrator`` and its executor so that ``fire(hook, record)`` is called for all that they do.
 
-    ``farewell`` is awaited once, at the end of ``shutdown``. False, and nothing wrapped, where cmdorc is not as known.
+    ``farewell`` is awaited once, at the end of ``shutdown``. ``chains``: whether they are followed, too. False, and
+    nothing wrapped, where cmdorc is not as known.
     """
     lacking = _lacking(orchestrator)
     if lacking:
@@ -111,8 +118,9 @@ def observe(
 
     watch = Watch(
         fire,
-        lambda run_id: orchestrator.get_handle_by_run_id(run_id) is not None,
+        orchestrator.get_handle_by_run_id,
         functools.partial(_session, orchestrator, config_name),
+        leads=functools.partial(_leads, orchestrator) if chains else None,
     )
     _wrap_executor(orchestrator._executor, watch)
     _wrap_orchestrator(orchestrator, watch, farewell)
@@ -124,6 +132,7 @@ _NEEDED: Mapping[str, Sequence[str]] = {
     "LocalSubprocessExecutor": (),
     "MockExecutor": (),
     "OrchestratorShutdownError": (),
+    "RunHandle": ("cleanup",),
     "ResolvedCommand": ("command", "cwd"),
     "RunResult": (
         *("command_name", "error", "resolved_command", "run_id", "state", "trigger_chain", "trigger_event"),
@@ -203,6 +212,11 @@ def _executor_type(executor: object) -> Literal["local_subprocess", "mock", "cus
     return "mock" if isinstance(executor, cmdorc.MockExecutor) else "custom"
 
 
+def _leads(orchestrator: cmdorc.CommandOrchestrator, event: str) -> bool:
+    """Whether ``event`` would start a command: cmdorc allows no wildcards there."""
+    return event in orchestrator.get_trigger_graph()
+
+
 def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str) -> Any:
     """An argument of a wrapped call; None where it was left out."""
     return args[place] if len(args) > place else kwargs.get(name)
@@ -222,8 +236,13 @@ def _wrap_executor(executor: cmdorc.CommandExecutor, watch: Watch) -> None:
 
     @functools.wraps(start)
     async def start_run(*args: Any, **kwargs: Any) -> Any:
-        watches.follow(_argument(args, kwargs, 0, "result"))
-        return await start(*args, **kwargs)
+        result = _argument(args, kwargs, 0, "result")
+        watches.follow(result)
+        try:
+            return await start(*args, **kwargs)
+        except BaseException:
+            watches.unstarted(result)
+            raise
 
     @functools.wraps(cancel)
     async def cancel_run(*args: Any, **kwargs: Any) -> Any:

@@ -1,14 +1,17 @@
 """Operations of any application: one event when they succeed, one when they fail, made by declaration.
 
 What an operation sends is said by an :class:`~cmdorc_telemetry.spec.Outcome`, in a spec or in code: property ← path
-into ``input`` (its arguments), ``output`` (its result) or ``error``. Nothing here delays or changes the operation: its
-event is tracked when its outcome is known, and what goes wrong with that is nobody's exception. No global state.
+into ``input`` (its arguments), ``output`` (its result), ``error``, or ``context`` (the caller's, where there is one).
+Nothing here delays or changes the operation: its event is tracked once, when its outcome is known, and what goes wrong
+with that is nobody's exception. Nothing is shared between two trackers.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from functools import wraps
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
@@ -16,20 +19,24 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 import msgspec
 
 from . import clock
-from .errors import OperationDenied, OperationError
+from .calls import Begin, instead_of, telling
+from .errors import OperationDenied, OperationError, told
 from .spec import Operation, Outcome, Version
+
+log = logging.getLogger("cmdorc_telemetry")
 
 F = TypeVar("F", bound=Callable[..., Any])
 Which = Literal["success", "failure"]
-FILLED = ("duration_ms", "outcome", "error_class")
-"""Properties that are filled by themselves where the event declares them."""
 
 
 class Emitter(Protocol):
     """What an operation needs of a tracker."""
 
     def emit(self, event: str, version: Version | None, properties: Mapping[str, Any]) -> object:
-        """Track an event; properties that it does not declare are left out. Never raises, never waits."""
+        """Track an event, the latest version where it is None; properties that it does not declare are left out.
+
+        Never raises, never waits.
+        """
 
 
 class Context(Protocol):
@@ -44,11 +51,14 @@ class Running:
     def __init__(self, emitter: Emitter, operation: Operation) -> None:
         self._emitter, self._operation = emitter, operation
         self._start = clock.monotonic()
-        self._told = False
+        self.told = False
+        """Whether its outcome is known."""
         self.input: Any = {}
         """What paths that begin with ``input`` lead into; a context manager may set it."""
         self.output: Any = None
         """Likewise for ``output``."""
+        self.context: Any = None
+        """Likewise for ``context``."""
 
     def fail(self, error: object) -> None:
         """It failed, though nothing is raised: ``error`` is what paths that begin with ``error`` lead into."""
@@ -58,29 +68,48 @@ class Running:
         """It succeeded; harmless where that, or a failure, was told before."""
         self._tell("success", None)
 
+    def end(self, error: BaseException | None) -> None:
+        """It is over, by ``error`` or without one."""
+        if error is None or isinstance(error, GeneratorExit):  # whoever took from a generator has enough
+            self.succeed()
+        else:
+            self.fail(error)
+
     def _tell(self, which: Which, error: object) -> None:
-        if self._told:
+        if self.told:
             return
-        self._told = True
+        self.told = True
         outcome = self._operation.success if which == "success" else self._operation.failure
         if outcome is None:
             return
+        try:
+            self._emit(outcome, which, error)
+        except Exception as fault:
+            log.warning("what became of an operation could not be told: %s", told(fault))
+
+    def _emit(self, outcome: Outcome, which: Which, error: object) -> None:
         duration = round((clock.monotonic() - self._start) * 1000)
         filled: dict[str, Any] = {"duration_ms": duration, "outcome": which}
         if error is not None:
             filled["error_class"] = class_name(error)
         sources = {
-            "input": self.input, "output": self.output, "error": error, "name": self._operation.name, **filled
+            "input": self.input, "output": self.output, "error": error, "context": self.context,
+            "name": self._operation.name, **filled,
         }  # fmt: skip
         mapped = {name: value for name, path in outcome.properties.items()
                   if (value := lead(sources, path)) is not None}  # fmt: skip
         self._emitter.emit(outcome.event, outcome.version, {**filled, **mapped})
 
 
-class Tracked:
-    """An operation that is tracked: a decorator for functions and coroutine functions, and a context manager.
+_entered: ContextVar[tuple[Running, ...]] = ContextVar("cmdorc_telemetry_operations", default=())
+"""The operations that this task, or this thread, is within."""
 
-    As a context manager, synchronous or not, it gives a :class:`Running`; one object serves one call at a time there.
+
+class Tracked:
+    """An operation that is tracked: a decorator, and a context manager, synchronous or not.
+
+    It decorates functions, coroutine functions and generators of both kinds: of these the operation lasts until they
+    are exhausted or closed. As a context manager it gives a :class:`Running`. One object serves any number of calls.
     """
 
     def __init__(self, emitter: Emitter, operation: Operation) -> None:
@@ -89,10 +118,18 @@ class Tracked:
 
     def __call__(self, function: F) -> F:
         """``function``, tracked. Arguments that do not fit it are a failure, too, and raise what they always did."""
-        signature = inspect.signature(function)
+        if isinstance(function, staticmethod | classmethod):
+            return cast(F, type(function)(self(function.__func__)))
+        return cast(F, wraps(function)(instead_of(function, self._begin(function))))
+
+    def _begin(self, function: Callable[..., Any]) -> Begin[Running]:
+        try:
+            signature = inspect.signature(function)
+        except ValueError:  # a function in C may have none
+            return lambda args, kwargs: self._new()
 
         def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Running:
-            running = Running(self._emitter, self._operation)
+            running = self._new()
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError as fault:
@@ -102,55 +139,30 @@ class Tracked:
                 running.input = bound.arguments
             return running
 
-        if inspect.iscoroutinefunction(function):
+        return begin
 
-            @wraps(function)
-            async def awaited(*args: Any, **kwargs: Any) -> Any:
-                with _telling(begin(args, kwargs)) as running:
-                    running.output = await function(*args, **kwargs)
-                    return running.output
-
-            return cast(F, awaited)
-
-        @wraps(function)
-        def called(*args: Any, **kwargs: Any) -> Any:
-            with _telling(begin(args, kwargs)) as running:
-                running.output = function(*args, **kwargs)
-                return running.output
-
-        return cast(F, called)
+    def _new(self) -> Running:
+        return Running(self._emitter, self._operation)
 
     def __enter__(self) -> Running:
-        running = Running(self._emitter, self._operation)
+        running = self._new()
         self._running.append(running)
+        _entered.set((*(each for each in _entered.get() if not each.told), running))
         return running
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        _end(self._running.pop(), error)
+        entered = _entered.get()
+        # It may be left in another context than it was entered in, which has no other sign of it.
+        running = next((each for each in reversed(entered) if each in self._running), self._running[-1])
+        self._running.remove(running)
+        _entered.set(tuple(each for each in entered if each is not running))
+        running.end(error)
 
     async def __aenter__(self) -> Running:
         return self.__enter__()
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
         self.__exit__(kind, error, trace)
-
-
-class _telling:  # noqa: N801 - used like a function; a generator would cost twice as much
-    def __init__(self, running: Running) -> None:
-        self._running = running
-
-    def __enter__(self) -> Running:
-        return self._running
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        _end(self._running, error)
-
-
-def _end(running: Running, error: BaseException | None) -> None:
-    if error is None:
-        running.succeed()
-    else:
-        running.fail(error)
 
 
 def class_name(error: object) -> str:
@@ -227,8 +239,8 @@ class OperationRegistry:
             raise OperationError(f"operation {name!r} is not registered")
         telemetry = getattr(ctx, "telemetry", None)
         running = Running(telemetry if telemetry is not None else _Nobody(), found.operation)
-        with _telling(running):
-            running.input = args
+        with telling(running):
+            running.input, running.context = args, ctx
             running.input = _checked(found.input, args, f"{name}: what it was given")
             if found.allow is not None and not found.allow(running.input, ctx):
                 raise OperationDenied(f"operation {name!r} is not allowed here")

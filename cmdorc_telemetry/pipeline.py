@@ -10,28 +10,28 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-
-import msgspec
+from contextlib import suppress
 
 from . import clock
-from . import journal as journals
 from .audit import AuditLog, tidy
 from .bounds import PATIENCE_SECONDS
-from .config import DestinationConfig, Home, TelemetryLevel
+from .config import DestinationConfig, TelemetryLevel
 from .decision import Decision, level_name
-from .decoding import decode
 from .delivery import Delivery, Destination
+from .destinations import configured_destinations, make_reporter
 from .discovery import installed
 from .erasure import load_owed
-from .errors import ConsentError, PluginError, StorageError, told
+from .errors import ConsentError, StorageError
 from .files import FileLock
 from .gate import Gate
 from .history import NAME as HISTORY
 from .history import HistoryReporter
+from .home import Home
 from .identity import load_identity
+from .importer import Importer
+from .journal import Journal
 from .plugins import PluginHost
 from .policy import Policy, allowed_destinations
-from .reporter import TelemetryReporter
 from .situation import Situation
 from .spec import (
     EVERYTHING,
@@ -46,7 +46,7 @@ from .spec import (
     read_wishes,
 )
 from .spool import Spool
-from .types import DropReason, Gated, Leased, Row, View
+from .types import DropReason, Row, View
 
 log = logging.getLogger("cmdorc_telemetry")
 
@@ -54,43 +54,16 @@ _EXPIRE_SECONDS = 3600.0
 _MANY_EVENTS = 100
 
 
-def _install_id(home: Home) -> bytes:
-    """The id of this install as it stands in bodies; where it was given up and there is no other, what is in none."""
-    try:
-        identity = load_identity(home)
-        if identity is not None:
-            return identity.install_id.encode()
-        return b"\n" if load_owed(home) else b""
-    except StorageError:
-        return b""
+def _identity(home: Home) -> tuple[bytes, bytes]:
+    """The id of this install as it stands in bodies, and its salt, which draws by a value are made with.
 
-
-def make_reporter(
-    class_: type[TelemetryReporter], to: DestinationConfig, environ: Mapping[str, str]
-) -> TelemetryReporter:
-    """The reporter of a destination, its settings checked. Raises ConfigError, PluginError."""
-    settings = decode(to.resolved(environ), class_.Settings, to.where, key=f"telemetry.to.{to.name}")
-    try:
-        return class_(settings)
-    except Exception as fault:
-        raise PluginError(f"{class_.__name__} cannot be made: {fault}") from fault
-
-
-def configured_destinations(
-    situation: Situation, classes: Mapping[str, type[TelemetryReporter]]
-) -> list[DestinationConfig]:
-    """The destinations of the user's file, and one for each listed reporter that needs no settings."""
-    configured = list(situation.user.destinations)
-    served = {to.plugin for to in configured}
-    for name, class_ in classes.items():
-        if name in served or name not in situation.user.plugins:
-            continue
-        try:
-            msgspec.convert({}, class_.Settings)
-        except msgspec.ValidationError:
-            continue
-        configured.append(DestinationConfig(name, name, where=str(situation.user.source)))
-    return configured
+    Where the id was given up and there is no other, what is in no body; where there never was one, nothing. Raises
+    StorageError where that cannot be told.
+    """
+    identity = load_identity(home)
+    if identity is not None:
+        return identity.install_id.encode(), identity.salt
+    return b"\n" if load_owed(home) else b"", b""
 
 
 class Pipeline:
@@ -98,19 +71,19 @@ class Pipeline:
 
     def __init__(self, situation: Situation, host: PluginHost, registry: TelemetryRegistry | None = None) -> None:
         self.host, self.home = host, situation.home
-        self.registry = host.registry(*situation.spec_files()) if registry is None else registry
-        self.shapes = Shapes(list(self.registry))
+        self.registry = host.registry(*situation.specs()) if registry is None else registry
+        self.shapes = Shapes(self.registry)
+        self.shapes.expire(clock.day(clock.wall()))
         self.classes = host.reporters()
         self.anonymizers = host.anonymizers()
         self.configured = configured_destinations(situation, self.classes)
         self.decision = Decision(situation, self.registry, self.shapes)
-        self._made_gate: Gate | None = None
-        self._own_drops: Mapping[str, int] = {}
+        self._importer = Importer(self.home.journal, self.decision, self._gate())
         self._expired = 0.0
-        self._newer_told = False
         self._wishes: dict[str, tuple[str, Wishes]] = {}
-        self._install_id = _install_id(situation.home)
+        self._install_id = self._salt = b""
         """The id of now: what was recorded under another one was given up with it, and leaves for nobody."""
+        self._identify()
         self._decide()
 
     # -- the decision, which may change while we run --------------------------------------------------------------
@@ -131,17 +104,27 @@ class Pipeline:
     def refresh(self) -> bool:
         """Read the decision again where it was written since. Whether it was."""
         changed = self.decision.refresh()
-        if changed:
-            self._made_gate = None
-            self._install_id = _install_id(self.home)
+        if changed or self._nameless:
+            self._identify()
+        self.shapes.expire(clock.day(clock.wall()))
         self._decide()
         return changed
 
+    def _identify(self) -> None:
+        self._nameless = ""
+        try:
+            self._install_id, self._salt = _identity(self.home)
+        except StorageError as fault:
+            self._nameless = str(fault)
+
     def ask(self) -> None:
-        """Read the decision again, before something is sent. Raises ConsentError where it cannot be read just now."""
+        """Read the decision again, before something is sent. Raises ConsentError where it cannot be read just now.
+
+        Nor is anything sent while nobody can tell which id was given up.
+        """
         self.refresh()
-        if self.decision.trouble:  # which is no no: what waits goes on waiting
-            raise ConsentError(self.decision.trouble)
+        if trouble := self.decision.trouble or self._nameless:  # which is no no: what waits goes on waiting
+            raise ConsentError(trouble)
 
     def level_of(self, stamped: str, spec: str) -> Level | None:
         """At which level something recorded under a stamp may be shared now."""
@@ -198,7 +181,7 @@ class Pipeline:
         return not free
 
     def pump(
-        self, spool: Spool, own: journals.Journal | None = None, follow: Callable[[Situation], None] | None = None
+        self, spool: Spool, own: Journal | None = None, follow: Callable[[Situation], None] | None = None
     ) -> bool:  # fmt: skip
         """Import every segment whose owner is gone, and ``own``. False: recording is switched off.
 
@@ -206,85 +189,24 @@ class Pipeline:
         """
         self.refresh()
         if self.decision.refused:
-            self._discard(own)  # first: who refused may have deleted the spool, too
+            self._importer.discard(own)
+            with suppress(StorageError):  # who refused may have deleted the spool, too
+                self.narrow(spool)
+            return False
         self.narrow(spool)
         self._account(spool)
         if not self.policy.record:
             return bool(self.decision.trouble)  # which may pass
-        for orphan in journals.orphans(self.home.journal):
-            try:
-                self._pump_orphan(spool, orphan)
-            except OSError as fault:  # of this file; there are others
-                log.debug("import of %s waits: %s", orphan.path.name, told(fault))
+        self._importer.take_orphans(spool)
         if own is not None:
-            self._pump_own(spool, own, follow or (lambda situation: own.rotate(situation.policy().stamp)))
+            self._importer.take_own(spool, own, follow or (lambda situation: own.rotate(situation.policy().stamp)))
         self._tend(spool)
         return True
 
-    def _discard(self, own: journals.Journal | None) -> None:
-        """Delete what was journalled before this process heard of a no: nobody else is left who would."""
-        for orphan in journals.orphans(self.home.journal):
-            orphan.discard()
-        if own is not None:
-            own.discard()
-
-    def _pump_orphan(self, spool: Spool, orphan: journals.Orphan) -> None:
-        before = spool.offset(orphan.path.name)
-        if before is None:
-            orphan.discard()
-            return
-        try:
-            segment = orphan.read(before)
-        except journals.NewerSegment as fault:
-            if not self._newer_told:
-                log.warning("%s", fault)
-            self._newer_told = True
-            return
-        except StorageError as fault:
-            log.warning("%s; it was set aside", fault)
-            # How many records it had, nobody knows: one at least, or nobody would have made it.
-            spool.take_in(orphan.path.name, Gated(unreadable=1), before=before, after=before, drops={},
-                          still_there=orphan.linked)  # fmt: skip
-            orphan.set_aside()
-            return
-        if self._take_in(spool, segment, before, orphan.linked):
-            orphan.discard()
-            spool.finish(segment.name, clock.wall())
-
-    def _pump_own(self, spool: Spool, own: journals.Journal, follow: Callable[[Situation], None]) -> None:
-        path = own.path
-        if path is None:
-            follow(self.situation)
-            return
-        before = spool.offset(path.name) or 0
-        try:
-            segment = journals.read_live(path, before)
-        except (FileNotFoundError, StorageError):  # deleted or overwritten by hand: go on in a new one
-            follow(self.situation)
-            return
-        if segment.generation != self.situation.policy().stamp:
-            follow(self.situation)
-        news = segment.offset > max(before, journals.HEADER) or segment.drops != self._own_drops
-        if news and self._take_in(spool, segment, before, path.exists):
-            self._own_drops = segment.drops
-
-    def _take_in(
-        self, spool: Spool, segment: journals.Segment, before: int, still_there: Callable[[], bool]
-    ) -> bool:  # fmt: skip
-        gated = self._gate().gate(segment.records, segment.generation, segment.source)
-        return spool.take_in(segment.name, gated, before=before, after=segment.offset, drops=segment.drops,
-                             damaged=segment.damaged, slow=segment.slow, source=segment.source,
-                             still_there=lambda: still_there() and self.decision.settled)  # fmt: skip
-
     def _gate(self) -> Gate:
-        if self._made_gate is None:
-            self._made_gate = self._make_gate()
-        return self._made_gate
-
-    def _make_gate(self) -> Gate:
         anonymizers = {each.name: each for each in self.anonymizers}
-        return Gate(self.shapes, self.level_of, hidden=self.decision.hidden, anonymizers=anonymizers,
-                    complain=self._complain, blocked=self.blocked())  # fmt: skip
+        return Gate(self.shapes, self.decision.level_of, hidden=self.decision.hidden, anonymizers=anonymizers,
+                    complain=self._complain, blocked=self.blocked(), key=lambda: self._salt)  # fmt: skip
 
     def _complain(self, plugin: str, what: str) -> None:
         self.host.fail(plugin, what, "report it to its author, or disable it")
@@ -339,28 +261,19 @@ class Pipeline:
         settings = HistoryReporter.Settings(
             str(self.home.history), self.situation.user.sync, self.situation.user.bounds.history_mib
         )
-        routes = [
-            Destination(HISTORY, lambda: HistoryReporter(settings),
-                        lambda item: item.row.private if self.policy.record else None, refresh=self.ask,
-                        trusted=True)
-        ]  # fmt: skip
-        routes.extend(Destination(to.name, self._maker(to), self._narrower(to), to.timeout, self.ask,
-                                  audit=self.audit_log(to.name), heed=self._listener(to))
-                      for to in self.allowed if to.plugin in self.classes)  # fmt: skip
-        return routes
+        history = Destination(HISTORY, lambda: HistoryReporter(settings),
+                              lambda item: item.row.private if self.policy.record else None, refresh=self.ask,
+                              trusted=True)  # fmt: skip
+        return [history, *(self._route(to) for to in self.allowed if to.plugin in self.classes)]
+
+    def _route(self, to: DestinationConfig) -> Destination:
+        return Destination(to.name, lambda: make_reporter(self.classes[to.plugin], to, self.situation.environ),
+                           lambda item: self.body_for(to, item.row), to.timeout, self.ask,
+                           audit=self.audit_log(to.name), heed=lambda policy: self.heed({to.name: policy}))  # fmt: skip
 
     def audit_log(self, name: str) -> AuditLog:
         """Where every batch for a destination is written down before it leaves."""
         return AuditLog(self.home.audit, name, sync=self.situation.user.sync)
-
-    def _maker(self, to: DestinationConfig) -> Callable[[], TelemetryReporter]:
-        return lambda: make_reporter(self.classes[to.plugin], to, self.situation.environ)
-
-    def _narrower(self, to: DestinationConfig) -> Callable[[Leased], bytes | DropReason | None]:
-        return lambda item: self.body_for(to, item.row) or ("unwanted" if self.unwanted(to, item.row) else None)
-
-    def _listener(self, to: DestinationConfig) -> Callable[[str], None]:
-        return lambda policy: self.heed({to.name: policy})
 
     def heed(self, policies: Mapping[str, str]) -> None:
         """What receivers ask for less of, as the spool keeps it by the name of the destination, holds from now on."""
@@ -372,19 +285,23 @@ class Pipeline:
         """What the receiver of a destination asks for less of."""
         return self._wishes[name][1] if name in self._wishes else Wishes()
 
-    def body_for(self, to: DestinationConfig, row: Row) -> bytes | None:
-        """What ``to`` gets of an event now: delivery and show-payload both ask here. None for nothing."""
-        return self._body_for(to, row, self.wishes(to.name).of(row.event))
+    def body_for(self, to: DestinationConfig, row: Row) -> bytes | DropReason | None:
+        """What ``to`` gets of an event now: delivery and show-payload both ask here. None for nothing.
 
-    def unwanted(self, to: DestinationConfig, row: Row) -> bool:
-        """Whether it is the receiver alone that does not want an event: it could be sent."""
-        return self.body_for(to, row) is None and self._body_for(to, row, EVERYTHING) is not None
+        ``unwanted``: its receiver alone keeps the event away, which could be sent.
+        """
+        wanted = self.wishes(to.name).of(row.event)
+        body = self._body_for(to, row, wanted)
+        if body is None and wanted != EVERYTHING and self._body_for(to, row, EVERYTHING) is not None:
+            return "unwanted"
+        return body
 
     def _body_for(self, to: DestinationConfig, row: Row, wanted: Rule) -> bytes | None:
         if to not in self.allowed or self._install_id not in row.private:
             return None
         if to.audience == "private":
-            return project(self.shapes, row.spec, row.event, row.private, rename=to.rename, wanted=wanted)
+            return project(self.shapes, row.spec, row.event, row.private, rename=to.rename, wanted=wanted,
+                           version=row.version, subject=self.subject(row))  # fmt: skip
         consent = self.situation.consent
         if consent is not None and not consent.reaches(row.generation.partition("/")[0], to.name):
             return None
@@ -401,7 +318,12 @@ class Pipeline:
         if level is None or row.shared is None or self._install_id not in row.private:
             return None
         return project(self.shapes, row.spec, row.event, row.shared, level=level, rename=rename or {},
-                       wanted=wanted)  # fmt: skip
+                       wanted=wanted, version=row.version, subject=self.subject(row))  # fmt: skip
+
+    def subject(self, row: Row) -> str:
+        """Whom the share of an event is taken by where it is not the event itself; empty where it is."""
+        sampler = self.shapes.sampler(row.spec, row.event, row.version)
+        return "" if sampler is None else sampler.subject(row.private, "", self._salt)
 
     def delivery(
         self, pump: Callable[[Spool], bool] | None = None, *, open_spool: Callable[[], Spool] | None = None,

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import queue
-import threading
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,21 +18,19 @@ import pluggy
 from pluggy import PluginManager
 
 from . import clock, hookspecs
+from .anonymizers import Anonymizer
+from .application import CMDORC, Application
 from .detector import Detector
 from .discovery import Installed, installed
 from .errors import ConfigError, PluginError, nearest, told
 from .reporter import TelemetryReporter
 from .spec import SpecFile, TelemetryRegistry, TelemetrySpec
-from .types import Anomaly, Event
-
-AnonymizeFunction = Callable[[Event], Mapping[str, Any]]
+from .types import Anomaly
 
 log = logging.getLogger(hookspecs.PROJECT)
 
 SLOW_SECONDS = 0.005
 SLOW_CALLS = 3
-ANONYMIZE_SECONDS = 1.0
-"""How long one call of an anonymizer may take before the plugin is given up."""
 
 
 def _caught(fault: BaseException) -> bool:
@@ -250,13 +245,16 @@ class PluginHost:
                               logged=f"telemetry_specs returned a {type(spec).__name__}")  # fmt: skip
         return specs
 
-    def registry(self, named: Iterable[SpecFile] = (), added: Iterable[SpecFile] = ()) -> TelemetryRegistry:
-        """The core spec, those in the ``named`` files, those that plugins bring, and what ``added`` files add to them.
+    def registry(
+        self, application: Application = CMDORC, named: Iterable[SpecFile] = (), added: Iterable[SpecFile] = ()
+    ) -> TelemetryRegistry:
+        """The application's own specs, those in the ``named`` files, those that plugins bring, and what ``added`` files
+        add to them.
 
-        Raises SpecError for a named file. A conflict is its plugin's failure; an added file that conflicts, or is
-        broken, is left out.
+        Raises SpecError for the application's own, and for a named file. A conflict is its plugin's failure; an added
+        file that conflicts, or is broken, is left out.
         """
-        registry = TelemetryRegistry.with_core()
+        registry = TelemetryRegistry.of(application.specs, application.name)
         registry.read(named)
         for name, spec in self.specs():
             try:
@@ -293,65 +291,3 @@ class PluginHost:
         loaded is among the failures.
         """
         return [Anonymizer(name, _function(impl), self.fail) for name, impl in self._impls("telemetry_anonymize")]
-
-
-class Anonymizer:
-    """One ``telemetry_anonymize`` hookimpl, called in a thread of its own that can be abandoned."""
-
-    def __init__(
-        self, name: str, function: AnonymizeFunction, fail: Callable[..., None] = lambda *_, **__: None
-    ) -> None:
-        """``fail`` is told of a failure, as :meth:`PluginHost.fail` is."""
-        self.name = name
-        self._function, self._fail = function, fail
-        self._requests: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._abandoned = False
-        self._end = weakref.finalize(self, self._requests.put, None)  # what it puts into can take it at any moment
-        self._end.atexit = False
-
-    def __call__(self, event: Event) -> Mapping[str, Any]:
-        """The replacements. Raises PluginError where the plugin fails, hangs, or hung before."""
-        try:
-            return self._ask(event)
-        except PluginError as fault:
-            cause = fault.__cause__
-            self._fail(self.name, str(fault), "what it fails on is not shared: report it to its author, or disable it",
-                       logged=f"raised {told(cause)}" if cause is not None else None)  # fmt: skip
-            raise
-
-    def _ask(self, event: Event) -> Mapping[str, Any]:
-        if self._abandoned:
-            raise PluginError("did not answer before and is given up")
-        if self._thread is None:
-            work = (self._function, self._requests, self._answers)
-            self._thread = threading.Thread(target=_serve, args=work, name=f"anonymize-{self.name}", daemon=True)
-            self._thread.start()
-        self._requests.put(event)
-        try:
-            answer = self._answers.get(timeout=ANONYMIZE_SECONDS)
-        except queue.Empty:
-            self._abandoned = True
-            raise PluginError(f"took more than {ANONYMIZE_SECONDS:g} s to anonymize and is given up") from None
-        if isinstance(answer, BaseException):
-            raise PluginError(f"raised {type(answer).__name__}: {answer}") from answer
-        if not isinstance(answer, Mapping):
-            raise PluginError(f"returned {type(answer).__name__} instead of a mapping")
-        return answer
-
-    def close(self) -> None:
-        """Let the thread end, as it does by itself when nobody holds the anonymizer any more."""
-        self._end()
-
-
-def _serve(
-    function: AnonymizeFunction, requests: queue.SimpleQueue[Event | None], answers: queue.SimpleQueue[object]
-) -> None:
-    while (event := requests.get()) is not None:
-        try:
-            answer: object = function(event)
-            # Read here: a mapping is code of somebody else, too.
-            answers.put(dict(answer) if isinstance(answer, Mapping) else answer)
-        except BaseException as fault:
-            answers.put(fault)

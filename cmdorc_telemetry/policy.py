@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
+from .application import CMDORC, Application
 from .config import DestinationConfig, Layer, TelemetryLevel
-from .consent import CORE_SPEC, Consent
+from .consent import Consent
 from .errors import ConfigError
 
 CI_VARIABLES = (
@@ -46,11 +47,13 @@ class Policy(NamedTuple):
     """What a layer tried and may not do, in words."""
     trouble: str = ""
     """Why a decision cannot be used, in words, and the way out; then nothing is recorded or sent."""
+    cap: TelemetryLevel = TelemetryLevel.DEBUG
+    """The most that files, argument and environment allow, whatever was decided about a spec."""
 
     @property
     def stamp(self) -> str:
-        """What a journal segment carries: the decision that it was recorded under, and its program's level."""
-        return f"{self.generation}/{self.share.value}"
+        """What a journal segment carries: the decision that it was recorded under, and its program's cap."""
+        return f"{self.generation}/{self.cap.value}"
 
 
 def truthy(value: str | None) -> bool:
@@ -72,24 +75,27 @@ def decide(
     argument: Layer | None = None,
     environ: Mapping[str, str],
     now: datetime,
-    spec: str = CORE_SPEC,
+    spec: str = "",
     other: Layer | None = None,
+    application: Application = CMDORC,
 ) -> Policy:
     """The policy for ``spec``: the least of the grant, the files, the argument and the environment. Pure.
 
+    Without a name it is the first spec of ``application``, which an operator's variable covers where nobody decided.
     Where there is an operator's file beside the user's, ``user`` is the one that says which plugins and destinations
     there are (see :class:`Situation`), and ``other`` is the other one, which only lowers.
     """
     limits: list[str] = []
     ignored: list[str] = []
-    wanted, note = _variable(environ.get("CMDORC_TELEMETRY"))
+    variable = application.variable
+    wanted, note = _variable(environ.get(variable), variable)
     if note:
         ignored.append(note)
-    policy = granted = _granted(consent, wanted, now, spec, limits, ignored)
+    policy = granted = _granted(consent, wanted, now, spec, application, limits, ignored)
     if wanted is not None and granted.decided_by == "you" and not granted.trouble:
         if granted.share < wanted:
-            ignored.append(f"environment: CMDORC_TELEMETRY={wanted.value} raises nothing; only your own yes can")
-        policy = _lowered(granted, wanted, "environment: CMDORC_TELEMETRY", limits)
+            ignored.append(f"environment: {variable}={wanted.value} raises nothing; only your own yes can")
+        policy = _lowered(granted, wanted, f"environment: {variable}", limits)
     yours, operators = ("your file", user), ("operator's file", other)
     if other is not None and consent is None:
         yours, operators = ("your file", other), ("operator's file", user)
@@ -105,18 +111,19 @@ def decide(
 
 
 def _granted(
-    consent: Consent | None, wanted: TelemetryLevel | None, now: datetime, spec: str, limits: list[str],
-    ignored: list[str],
+    consent: Consent | None, wanted: TelemetryLevel | None, now: datetime, spec: str, application: Application,
+    limits: list[str], ignored: list[str],
 ) -> Policy:  # fmt: skip
     """What a person decided; or what the operator's variable grants where nobody decided anything."""
     if consent is None:
-        if wanted in (None, TelemetryLevel.OFF) or spec != CORE_SPEC:
+        if wanted in (None, TelemetryLevel.OFF) or spec not in ("", application.spec):
             return Policy()
         if wanted is TelemetryLevel.DEBUG:
-            ignored.append("environment: CMDORC_TELEMETRY=debug grants standard; only a person can grant more")
+            said = f"environment: {application.variable}=debug"
+            ignored.append(f"{said} grants standard; only a person can grant more")
         level = min(wanted, TelemetryLevel.STANDARD)
-        return Policy(True, level, f"operator-{level.value}", "operator")
-    grant = consent.grants.get(spec)
+        return Policy(True, level, f"operator-{level.value}", "operator", cap=level)
+    grant = consent.grants.get(spec or application.spec)
     if grant is None:
         return Policy()
     policy = Policy(grant.record, grant.level(now), consent.generation, "you", grant.decided_at)
@@ -125,18 +132,18 @@ def _granted(
     if grant.record and (moment := grant.moment) is not None and moment > now + _CLOCK_SKEW:
         trouble = (
             f"Your decision is of {grant.decided_at}, which is yet to come: nothing is recorded or sent until the "
-            "clock is right. If it is, `cmdorc telemetry opt-in` writes a new decision"
+            f"clock is right. If it is, `{application.command} opt-in` writes a new decision"
         )
         return policy._replace(record=False, share=TelemetryLevel.OFF, trouble=trouble)
     return policy
 
 
-def _variable(said: str | None) -> tuple[TelemetryLevel | None, str]:
-    """What CMDORC_TELEMETRY asks for; what it cannot mean counts as OFF."""
+def _variable(said: str | None, name: str) -> tuple[TelemetryLevel | None, str]:
+    """What the variable of that name asks for; what it cannot mean counts as OFF."""
     if said is None or not said.strip():
         return None, ""
     try:
-        return TelemetryLevel.parse(said.strip(), "environment", "CMDORC_TELEMETRY"), ""
+        return TelemetryLevel.parse(said.strip(), "environment", name), ""
     except ConfigError as fault:
         return TelemetryLevel.OFF, str(fault)
 
@@ -145,11 +152,10 @@ def _lowered(policy: Policy, level: TelemetryLevel, why: str, limits: list[str])
     if level is TelemetryLevel.OFF:
         if policy.record:
             limits.append(f"{why} (off)")
-        return policy._replace(record=False, share=TelemetryLevel.OFF)
+        return policy._replace(record=False, share=TelemetryLevel.OFF, cap=level)
     if level < policy.share:
         limits.append(f"{why} ({level.value})")
-        return policy._replace(share=level)
-    return policy
+    return policy._replace(share=min(policy.share, level), cap=min(policy.cap, level))
 
 
 def _lowered_by(layer: Layer, policy: Policy, name: str, limits: list[str]) -> Policy:

@@ -11,24 +11,32 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import date
+from functools import cached_property
+from itertools import count
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import clock, journal
+from . import clock
 from .bounds import EXIT_SECONDS, PATIENCE_SECONDS
-from .capture import SessionStatistics, completed_properties, startup_properties
+from .capture import Events
+from .collector import Collector
 from .config import TelemetryLevel
 from .errors import StorageError, told
 from .files import FileLock, own_dir
 from .forks import on_fork, own_thread, tied
-from .hookspecs import hookimpl
+from .journal import Journal
 from .plugins import PluginHost
 from .recording import Recording, Recordings
 from .reporter import TelemetryReporter
+from .results import Result, Witness
+from .segment import segments
 from .situation import Situation
-from .types import CompletedRun, Session, Trigger, View
+from .spec import Version
+from .types import View
 
 if TYPE_CHECKING:
     from .delivery import Delivery, Destination
@@ -45,73 +53,31 @@ MANY_SEGMENTS = 50
 """If more wait to be imported, processes that end soon follow each other closely: somebody has to do it."""
 
 
-class Collector:
-    """Telemetry's own lifecycle plugin: lifecycle records become events."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-
-    @staticmethod
-    def _of(session_id: str, now: Recording) -> SessionStatistics:
-        return now.sessions.get(session_id) or now.sessions.setdefault(session_id, SessionStatistics())
-
-    @hookimpl
-    def cmdorc_startup(self, session: Session) -> None:
-        """Record ``orchestrator_started``."""
-        now = self._recorder.recording
-        self._recorder.track("orchestrator_started", startup_properties(session, now.hasher), now)
-
-    @hookimpl
-    def cmdorc_completed(self, run: CompletedRun) -> None:
-        """Record ``command_completed``."""
-        now = self._recorder.recording
-        self._of(run.session_id, now).add_run(run)
-        record = now.capture.record("command_completed", completed_properties(run, now.hasher))
-        self._recorder.append(record, now)
-
-    @hookimpl
-    def cmdorc_trigger(self, trigger: Trigger) -> None:
-        """Record one trigger, to be folded at import."""
-        now = self._recorder.recording
-        self._of(trigger.session_id, now).triggers += 1
-        self._recorder.append(now.capture.trigger_record(trigger, now.hasher), now)
-
-    @hookimpl
-    def cmdorc_shutdown(self, session: Session) -> None:
-        """Record ``orchestrator_stopped``."""
-        now = self._recorder.recording
-        statistics = now.sessions.pop(session.id, SessionStatistics())
-        self._recorder.track("orchestrator_stopped", statistics.properties(session), now)
-
-
 class Recorder:
     """Captures and journals; starts delivery when the process has lived for half a second.
 
     Raises StorageError where the home directory cannot be used.
     """
 
-    def __init__(
-        self, situation: Situation, host: PluginHost, base: Mapping[str, str], reporter: TelemetryReporter | None
-    ) -> None:
+    def __init__(self, situation: Situation, host: PluginHost, reporters: Iterable[TelemetryReporter] = ()) -> None:
         self._situation, self._host = situation, host
-        self.registry = host.registry(*situation.spec_files())
-        self._recordings = Recordings(situation, self.registry, base, self._dropping)
-        self._debug_checked = 0
+        self.registry = host.registry(*situation.specs())
+        self._recordings = Recordings(situation, self.registry, self._dropping)
+        self._debug_checked = self._looked = 0
         self.collector = Collector(self)
         self._warned = self._off = self._stopped = self._scheduled = self._started = False
         self._born = clock.monotonic()
-        self._owner: FileLock | None = None
+        self._owners: list[FileLock] = []
         self._pipelines: dict[None, Pipeline] = {}
         self._delivery: Delivery | None = None
         self._launch: threading.Thread | None = None
         self._inherited: tuple[object, ...] = ()
-        self._reporter = reporter
-        if reporter is not None:
-            self._own(reporter)
+        self._reporters = dict(zip(self._code_names(), reporters, strict=False))
+        self._own()
         on_fork(self)
         if situation.user.background:
             atexit.register(self._end)
-        if reporter is not None or self._overdue():
+        if self._reporters or self._overdue():
             self._start()
 
     @property
@@ -124,8 +90,13 @@ class Recorder:
             made = self._pipelines.setdefault(None, Pipeline(self._situation, self._host, self.registry))
         return made
 
+    @cached_property
+    def _declared(self) -> Events:
+        """All events that are known, also those that have expired, and those that nobody agreed to."""
+        return Events(self.registry, date.min)
+
     @property
-    def journal(self) -> journal.Journal:
+    def journal(self) -> Journal:
         """What is written to now."""
         return self._recordings.now.journal
 
@@ -140,15 +111,31 @@ class Recorder:
                 now.hasher = None
         return now
 
-    def track(self, event: str, properties: Mapping[str, Any], now: Recording | None = None) -> bool:
-        """Capture and journal one event. Whether that was done."""
+    def listeners(self) -> Iterator[tuple[str, object]]:
+        """The lifecycle plugins of telemetry's own, by name: its events of the core, and what other specs declare."""
+        yield "telemetry", self.collector
+        if any(spec.operations or spec.workflows for spec in self.registry):
+            from .workflows import listeners  # most users have no such spec
+
+            yield from listeners(self)
+
+    def track(
+        self, event: str, properties: Mapping[str, Any], now: Recording | None = None, *,
+        version: Version | None = None, context: Mapping[str, Any] | None = None, witness: Witness | None = None,
+    ) -> Result:  # fmt: skip
+        """Capture and journal one event, the latest version where there is none. Raises what the witness raises."""
         now = now or self._recordings.now
-        return event in now.capture and self.append(now.capture.record(event, properties), now)
+        try:
+            record = now.capture.record(event, properties, context, version, witness=witness)
+        except KeyError:  # nobody declares it, or nobody agreed to who does
+            return Result.UNKNOWN if self._declared.find(event, version) is None else Result.WITHHELD
+        return Result.CAPTURED if record is not None and self.append(record, now) else Result.WITHHELD
 
     def append(self, record: bytes, now: Recording | None = None) -> bool:
         """Journal one record with what made it, and see to it that somebody delivers it."""
         made = self._pipelines.get(None)
         if self._off or self._stopped or not (made is None or made.policy.record):
+            self._look_again(made)
             return False
         done = (now or self._recordings.now).journal.append(record)
         if not self._started:
@@ -156,6 +143,23 @@ class Recorder:
         elif self._delivery is not None and self._delivery.asleep:
             self._delivery.wake()
         return done
+
+    def _look_again(self, made: Pipeline | None) -> None:
+        """After a no, once a second at most: what is recorded after another yes counts again.
+
+        Reporters that code injected ended with the no.
+        """
+        second = int(clock.wall())
+        if self._stopped or second == self._looked:
+            return
+        self._looked = second
+        if self._off:
+            self._hand_over()
+        ended = made is not None and self._delivery is not None and not self._delivery.running
+        if made is not None and ended and made.refresh() and made.policy.record:
+            with suppress(StorageError):  # there is no identity to be had for it
+                self._recordings.follow(made.situation)
+                self._reporters, self._delivery, self._started = {}, None, False
 
     # -- the start ---------------------------------------------------------------------------------------------------
 
@@ -208,7 +212,7 @@ class Recorder:
 
     def _put_together(self) -> None:
         try:
-            injected = [self._injected(self._reporter)] if self._reporter is not None else []
+            injected = [self._injected(name, reporter) for name, reporter in self._reporters.items()]
             delivery = self.pipeline.delivery(self._pump, open_spool=self._open_spool, also=injected,
                                               on_trouble=self._warn)  # fmt: skip
         except Exception as fault:
@@ -235,7 +239,7 @@ class Recorder:
         home, now = self._situation.home, clock.wall()
         if _modified(home.waiting) <= now:
             return True
-        moments = [_modified(path) for path in journal.segments(home.journal)]
+        moments = [_modified(path) for path in segments(home.journal)]
         return len(moments) > MANY_SEGMENTS or min(moments, default=inf) < now - PATIENCE_SECONDS
 
     def _dropping(self, what: str) -> None:
@@ -247,40 +251,40 @@ class Recorder:
             self._warned = True
             log.warning("%s", what)
 
-    # -- a reporter that was injected by code ------------------------------------------------------------------------
+    # -- reporters that were injected by code: a destination each ------------------------------------------------------
 
-    @property
-    def _code_name(self) -> str:
-        return f"code-{self.journal.source}"
+    def _code_names(self) -> Iterator[str]:
+        first = f"code-{self.journal.source}"
+        return (first if number == 1 else f"{first}-{number}" for number in count(1))
 
-    def _own(self, reporter: TelemetryReporter) -> None:
-        """Hold the lock that says that the reporter's process lives."""
+    def _own(self) -> None:
+        """Hold the locks that say that the process of the reporters lives."""
         locks = self._situation.home.locks
-        own_dir(locks)
-        self._owner = FileLock(locks / f"{self._code_name}.owner")
-        try:
-            self._owner.acquire(wait=False)
-        except OSError as fault:
-            raise StorageError(f"{locks} cannot be written: {fault.strerror}") from fault
+        for name in self._reporters:
+            own_dir(locks)
+            self._owners.append(FileLock(locks / f"{name}.owner"))
+            try:
+                self._owners[-1].acquire(wait=False)
+            except OSError as fault:
+                raise StorageError(f"{locks} cannot be written: {fault.strerror}") from fault
 
-    def _injected(self, reporter: TelemetryReporter) -> Destination:
+    def _injected(self, name: str, reporter: TelemetryReporter) -> Destination:
         from .delivery import Destination
 
         shared_body, refresh = self.pipeline.shared_body, self.pipeline.ask
         return Destination(
-            self._code_name, lambda: reporter, lambda item: shared_body(item.row), refresh=refresh, injected=True,
-            audit=self.pipeline.audit_log(self._code_name),
+            name, lambda: reporter, lambda item: shared_body(item.row), refresh=refresh, injected=True,
+            audit=self.pipeline.audit_log(name),
         )  # fmt: skip
 
     def _open_spool(self) -> Spool:
         spool = self.pipeline.open_spool()
-        if self._owner is not None:
-            name = self._code_name
-            try:
+        try:
+            for name in self._reporters:
                 spool.adopt(View(name=name, identity="injected by code", source=self.journal.source), name)
-            except StorageError:
-                spool.close()
-                raise
+        except StorageError:
+            spool.close()
+            raise
         return spool
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -303,17 +307,17 @@ class Recorder:
     def forked(self) -> None:
         """In a child, what delivers is the parent's, and so is a reporter that code injected."""
         self._inherited += self._delivery, self._launch  # never freed: that would touch the parent's database
-        self._delivery = self._launch = self._reporter = None
-        self._pipelines = {}
+        self._delivery = self._launch = None
+        self._pipelines, self._reporters = {}, {}
         self._started = self._scheduled = False
         self._born = clock.monotonic()
-        owner, self._owner = self._owner, None
-        if owner is not None:
+        owners, self._owners = self._owners, []
+        for owner in owners:
             owner.release()
 
     def _exit(self) -> None:
         """The interpreter ends. What is recorded later begins a segment of its own: no exit handler is too late."""
-        delivery = self._delivering(EXIT_SECONDS if self._reporter is not None else 0)
+        delivery = self._delivering(EXIT_SECONDS if self._reporters else 0)
         if delivery is not None:
             delivery.stop(EXIT_SECONDS)
         self._finish()
@@ -321,17 +325,18 @@ class Recorder:
     def _finish(self) -> None:
         atexit.unregister(self._exit)
         self._recordings.close()
-        if self._owner is not None:
-            self._owner.release(unlink=True)
+        for owner in self._owners:
+            owner.release(unlink=True)
         if self._situation.user.background:
+            last_look = _LastLook(self._situation.home.root)
             atexit.unregister(self._end)
-            atexit.unregister(_leave_sender)  # one look when the process ends is enough, however many recorders it had
-            atexit.register(_leave_sender, self._situation, self._host)
+            atexit.unregister(last_look)  # one is enough, however many recorders the process had
+            atexit.register(last_look, self._situation, self._host)
 
     def _end(self) -> None:
         """The process ends without a ``close``."""
         self._exit()
-        _leave_sender(self._situation, self._host)
+        _LastLook(self._situation.home.root)(self._situation, self._host)
 
     def close(self) -> None:
         """End delivery, wait for it at most 50 ms, and let the journal go."""
@@ -353,7 +358,7 @@ class Recorder:
                 self._finish()
 
     def _ended(self) -> bool:
-        return self._delivery.stop(0) if self._delivery is not None else self._reporter is None
+        return self._delivery.stop(0) if self._delivery is not None else not self._reporters
 
 
 def _modified(path: Path) -> float:
@@ -368,7 +373,19 @@ def _ending() -> bool:
     return not threading.main_thread().is_alive() or getattr(threading, "_SHUTTING_DOWN", False)
 
 
-def _leave_sender(situation: Situation, host: PluginHost) -> None:
-    from .sender import leave_behind
+class _LastLook:
+    """Whether a sender is to be left behind for a home: looked at when the process ends."""
 
-    leave_behind(situation, host)
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _LastLook) and self._root == other._root
+
+    def __hash__(self) -> int:
+        return hash(self._root)
+
+    def __call__(self, situation: Situation, host: PluginHost) -> None:
+        from .sender import leave_behind
+
+        leave_behind(situation, host)

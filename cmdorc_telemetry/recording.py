@@ -5,7 +5,7 @@ A record is never written under another generation than the one whose identity i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from msgspec import Struct, field
 
@@ -36,10 +36,9 @@ class Recordings:
     """
 
     def __init__(
-        self, situation: Situation, registry: TelemetryRegistry, base: Mapping[str, str],
-        on_trouble: Callable[[str], None],
+        self, situation: Situation, registry: TelemetryRegistry, on_trouble: Callable[[str], None]
     ) -> None:  # fmt: skip
-        self._registry, self._base, self._on_trouble = registry, base, on_trouble
+        self._registry, self._on_trouble = registry, on_trouble
         self._former: list[Recording] = []
         self.now = self._begun(situation)
 
@@ -51,7 +50,8 @@ class Recordings:
         agreed = [spec for spec in self._registry if situation.policy(spec=spec.meta.name).record]
         return Recording(
             policy.generation,
-            Capture(agreed, {**self._base, **machine_fields(), "anonymous_install_id": identity.install_id}),
+            Capture(agreed, {**situation.application.base, **machine_fields(),
+                             "anonymous_install_id": identity.install_id}),
             journal.Journal(home.journal, policy.stamp, bounds=user.bounds, sync=user.sync,
                             on_trouble=self._on_trouble),
             Hasher(identity.salt) if policy.share is TelemetryLevel.DEBUG else None,

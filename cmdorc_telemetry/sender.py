@@ -11,17 +11,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from time import sleep
 
-from . import clock, files, journal
-from .config import DestinationConfig
+import msgspec
+
+from . import clock, files
+from .application import Application
+from .destinations import configured_destinations
 from .errors import TelemetryError, told
 from .plugins import PluginHost
 from .policy import allowed_destinations, in_ci
+from .segment import HEADER, segments
 from .situation import Situation
+from .spec import TelemetrySpec
 from .spool import Spool
 
 log = logging.getLogger("cmdorc_telemetry")
@@ -36,7 +41,6 @@ _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PAT
          "SSL_CERT_FILE", "SSL_CERT_DIR")  # fmt: skip
 _KEPT_PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONUTF8")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-_DECIDING = ("CMDORC_TELEMETRY", "DO_NOT_TRACK")
 
 
 # -- in the program that ends ---------------------------------------------------------------------------------------
@@ -68,30 +72,29 @@ def _may_send(situation: Situation, host: PluginHost) -> bool:
 def _something_is_due(situation: Situation, host: PluginHost) -> bool:
     """Whether an event waits for a destination that is not left alone after a failure."""
     names, home = _destinations(situation, host), situation.home
-    segments = journal.segments(home.journal)
+    paths = segments(home.journal)
     if not home.spool.exists():
-        return bool(names) and any(_has_records(path, 0) for path in segments)
+        return bool(names) and any(_has_records(path, 0) for path in paths)
     with closing(Spool(home.spool, reading=True)) as spool:
         now, longest = clock.wall(), situation.user.bounds.pause_seconds
         names = {name for name in names if not now < spool.state(name)[1] <= now + longest}
         if not names:
             return False
-        return spool.oldest(names) is not None or any(_has_records(path, spool.offset(path.name)) for path in segments)
+        return spool.oldest(names) is not None or any(_has_records(path, spool.offset(path.name)) for path in paths)
 
 
 def _destinations(situation: Situation, host: PluginHost) -> set[str]:
     """The names of what may receive something, and has a reporter here."""
-    reporters, written = host.reporters(), situation.user.destinations
-    served = {to.plugin for to in written}
-    alone = [DestinationConfig(name, name) for name in reporters if name not in served]
-    allowed, _ = allowed_destinations(situation.policy(layered=False), situation.consent, [*written, *alone])
+    reporters = host.reporters()
+    configured = configured_destinations(situation, reporters)
+    allowed, _ = allowed_destinations(situation.policy(layered=False), situation.consent, configured)
     return {to.name for to in allowed if to.plugin in reporters}
 
 
 def _has_records(path: Path, read: int | None) -> bool:
     """Whether a segment has something behind ``read`` (None: it is finished), and nobody writes it any more."""
     with suppress(OSError):  # imported this moment
-        if read is not None and path.stat().st_size > max(read, journal.HEADER):
+        if read is not None and path.stat().st_size > max(read, HEADER):
             fd = os.open(path, os.O_RDONLY)
             try:
                 return files.lock_fd(fd, wait=False)
@@ -109,7 +112,7 @@ def _start(situation: Situation) -> bool:
         if not files.lock_fd(fd, wait=False):
             return False
         process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of ours
-            [sys.executable, "-m", __name__, str(fd), f"{LIFE_SECONDS:g}"],
+            [sys.executable, "-m", __name__, str(fd), f"{LIFE_SECONDS:g}", _described(situation.application)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(fd,),
             start_new_session=True, cwd="/", env=dict(_environment(situation)),
         )  # fmt: skip
@@ -128,37 +131,51 @@ def _environment(situation: Situation) -> Iterator[tuple[str, str]]:
     """What a sender needs to know: where things are, who decided what, the way out, and secrets of destinations."""
     kept = _KEPT if sys.flags.ignore_environment else _KEPT + _KEPT_PYTHON
     yield from ((name, text) for name, text in os.environ.items() if name in kept or name.lower() in _PROXIES)
-    given: Mapping[str, str] = situation.environ
+    given, application = situation.environ, situation.application
     secrets = {str(value) for to in situation.user.destinations for key, value in to.settings.items()
                if key.endswith("_env")}  # fmt: skip
-    yield from ((name, given[name]) for name in (*_DECIDING, *secrets) if name in given)
-    yield "CMDORC_HOME", str(situation.home.root)
-    if given.get("CMDORC_TELEMETRY_CONFIG"):  # relative to a directory that the sender does not start in
-        yield "CMDORC_TELEMETRY_CONFIG", os.path.abspath(given["CMDORC_TELEMETRY_CONFIG"])
+    deciding = (application.variable, "DO_NOT_TRACK")
+    yield from ((name, given[name]) for name in (*deciding, *secrets) if name in given)
+    yield application.home_variable, str(situation.home.root)
+    if operators := given.get(application.config_variable):  # relative to a directory that the sender does not start in
+        yield application.config_variable, os.path.abspath(operators)
+
+
+def _described(application: Application) -> str:
+    """Whose sender it is, for its command line. A spec without a file goes with it."""
+    specs = [os.path.abspath(each) if isinstance(each, Path) else each for each in application.specs]
+    return msgspec.json.encode((application.name, application.version, specs, application.command)).decode()
 
 
 # -- in the sender ----------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
-    """``python -m cmdorc_telemetry.sender LOCK SECONDS``: LOCK is the number of the descriptor that is locked."""
-    lock, seconds = int(sys.argv[1]), float(sys.argv[2])
+    """``python -m cmdorc_telemetry.sender LOCK SECONDS WHOSE``: LOCK is the number of the descriptor that is locked."""
+    lock, seconds, application = int(sys.argv[1]), float(sys.argv[2]), _application(sys.argv[3])
     _end_after(seconds)
     deadline = clock.monotonic() + seconds - CLOSE_SECONDS
     os.nice(_NICENESS)
     os.set_inheritable(lock, False)
     with suppress(TelemetryError, OSError):
-        _send(lock, deadline, seconds / 4)
+        _send(application, lock, deadline, seconds / 4)
 
 
-def _send(lock: int, deadline: float, patience: float) -> None:
+def _application(described: str) -> Application:
+    name, version, specs, command = msgspec.json.decode(
+        described, type=tuple[str, str, list[str | TelemetrySpec], str]
+    )  # fmt: skip
+    return Application(name, version, tuple(specs), command=command)
+
+
+def _send(application: Application, lock: int, deadline: float, patience: float) -> None:
     """Do what ``flush`` does, but keep the pauses after failures; again while something new is there."""
     from .pipeline import Pipeline
 
     while clock.monotonic() < deadline:
         # Processes that end meanwhile find the lock held, and leave their events to this one.
-        sleep(min(Situation.read().user.bounds.batch_seconds, patience))
-        situation = Situation.read()
+        sleep(min(Situation.read(application=application).user.bounds.batch_seconds, patience))
+        situation = Situation.read(application=application)
         user, cache = situation.user, situation.home.discovered
         host = PluginHost(user.plugins, destinations=[to.plugin for to in user.destinations], cache=cache)
         if not _may_send(situation, host):

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import clock, files
-from .config import Home, Layer, home_dir, load_layer
-from .consent import CORE_SPEC, Consent, load_consent
+from .application import CMDORC, Application
+from .config import Layer, load_layer
+from .consent import Consent, load_consent
 from .errors import ConfigError, ConsentError
+from .home import Home
 from .policy import Policy, decide
 
 if TYPE_CHECKING:
@@ -49,12 +51,13 @@ class Situation(NamedTuple):
         cls,
         environ: Mapping[str, str] | None = None,
         *,
+        application: Application = CMDORC,
         config: "TelemetryConfig | None" = None,
         project: Layer | None = None,
     ) -> "Situation":
         """Read it. Raises ConfigError for the user's (or an operator's) file."""
         environ = os.environ if environ is None else environ
-        home = Home(home_dir(environ))
+        home = Home.of(application, environ)
         consent, trouble = None, ""
         try:
             consent = load_consent(home)
@@ -68,11 +71,11 @@ class Situation(NamedTuple):
                 f"{home.config} cannot be used ({exposed}): nothing is recorded or sent until it is yours, and only "
                 "you can write to it"
             )
-        operator = environ.get("CMDORC_TELEMETRY_CONFIG")
+        operator = environ.get(application.config_variable)
         other = None
         if operator:
             if not os.path.isfile(operator):
-                raise ConfigError("environment", "CMDORC_TELEMETRY_CONFIG", f"{operator!r} is no file", "a TOML file")
+                raise ConfigError("environment", application.config_variable, f"{operator!r} is no file", "a TOML file")
             user, other = load_layer(Path(operator)), user
             if consent is not None or trouble:
                 user, other = other, user
@@ -82,12 +85,21 @@ class Situation(NamedTuple):
     def again(self) -> "Situation":
         """The same, read anew; a file that cannot be read any more turns everything off."""
         try:
-            return Situation.read(self.environ, project=self.project)._replace(argument=self.argument)
+            read = Situation.read(self.environ, application=self.application, project=self.project)
+            return read._replace(argument=self.argument)
         except ConfigError as fault:
             return Situation(self.home, self.environ, Layer(), None, self.project, self.argument, str(fault))
 
-    def policy(self, *, layered: bool = True, spec: str = CORE_SPEC) -> Policy:
-        """What is in force now; ``layered`` False leaves out what holds for this program or project alone."""
+    @property
+    def application(self) -> Application:
+        """Whose home it is."""
+        return self.home.application
+
+    def policy(self, *, layered: bool = True, spec: str = "") -> Policy:
+        """What is in force now; ``layered`` False leaves out what holds for this program or project alone.
+
+        Without a name, for the first spec of the application.
+        """
         if self.trouble:
             return Policy(trouble=self.trouble)
         return decide(
@@ -99,11 +111,12 @@ class Situation(NamedTuple):
             now=datetime.fromtimestamp(clock.wall(), timezone.utc),
             spec=spec,
             other=self.other,
+            application=self.application,
         )
 
-    def spec_files(self) -> "tuple[list[SpecFile], list[SpecFile]]":
-        """The spec files that the user's and an operator's file name, and those that a project or a program adds."""
-        return _spec_files(self.user, self.other), _spec_files(self.project, self.argument)
+    def specs(self) -> "tuple[Application, list[SpecFile], list[SpecFile]]":
+        """Where specs come from: the application, the user's and an operator's file, and a project or a program."""
+        return self.application, _spec_files(self.user, self.other), _spec_files(self.project, self.argument)
 
 
 def _spec_files(*layers: Layer | None) -> "list[SpecFile]":

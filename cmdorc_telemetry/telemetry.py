@@ -13,7 +13,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .application import CMDORC, Application
 from .errors import NoHome, TelemetryError
+from .results import Result
 from .situation import Situation
 
 if TYPE_CHECKING:
@@ -22,10 +24,16 @@ if TYPE_CHECKING:
     from .plugins import Listener, PluginHost
     from .recorder import Recorder
     from .reporter import TelemetryReporter
+    from .results import Witness
+    from .spec import TelemetryRegistry, Version
 
 log = logging.getLogger("cmdorc_telemetry")
 
-HOOKS = ("cmdorc_startup", "cmdorc_completed", "cmdorc_trigger", "cmdorc_shutdown")
+HOOKS = ("cmdorc_startup", "cmdorc_completed", "cmdorc_trigger", "cmdorc_chain", "cmdorc_shutdown")
+
+
+_WITHHELD = Result.WITHHELD
+"""What all of `track` costs while telemetry is off is to hand this back."""
 
 
 class Telemetry:
@@ -39,6 +47,8 @@ class Telemetry:
         """Plugins that cannot be used → why, and the fix."""
         self._listeners: dict[str, tuple[Listener, ...]] = {}
         self._recorder: Recorder | None = None
+        self._application = CMDORC
+        self._situation: Situation | None = None
 
     @classmethod
     def off(cls) -> Telemetry:
@@ -48,31 +58,32 @@ class Telemetry:
     @classmethod
     def start(
         cls,
+        application: Application = CMDORC,
         *,
         config: TelemetryConfig | None = None,
         plugins: Sequence[object] = (),
-        reporter: TelemetryReporter | None = None,
-        cmdorc_version: str = "",
+        reporters: Sequence[TelemetryReporter] = (),
         environ: Mapping[str, str] | None = None,
     ) -> Telemetry:
         """Read the decision and the configuration, and start what they ask for.
 
-        ``config`` can only lower what the user decided. ``plugins`` are plugin objects beside those that the user
-        enabled; ``reporter`` gets shared bodies, as long as this process lives. Whatever is wrong with the
-        environment is logged, and leaves telemetry off.
+        ``application`` is what the user decided on, ``config`` can only lower that. ``plugins`` are plugin objects
+        beside those that the user enabled; each of ``reporters`` gets shared bodies, as long as this process lives.
+        Whatever is wrong with the environment is logged, and leaves telemetry off.
         """
         telemetry, environ = cls(), os.environ if environ is None else environ
+        telemetry._application = application
         try:
-            situation = Situation.read(environ, config=config)
+            situation = telemetry._situation = Situation.read(environ, application=application, config=config)
             policy = situation.policy()
             if policy.trouble:
                 log.warning("%s", policy.trouble)
             if not (policy.record or situation.user.plugins or plugins):
                 return telemetry
-            telemetry._assemble(situation, plugins, reporter, cmdorc_version)
+            telemetry._assemble(situation, plugins, reporters)
         except (TelemetryError, OSError, ImportError) as fault:  # some of what is needed is not to be had everywhere
             # Where there is no home nobody can have decided: that is no news, unless an operator did.
-            asked = not isinstance(fault, NoHome) or "CMDORC_TELEMETRY" in environ
+            asked = not isinstance(fault, NoHome) or application.variable in environ
             log.log(logging.WARNING if asked else logging.DEBUG, "telemetry is off: %s", fault)
             telemetry._assemble_plugins(plugins)
         return telemetry
@@ -85,8 +96,8 @@ class Telemetry:
             self._listen(PluginHost(objects=plugins))
 
     def _assemble(
-        self, situation: Situation, plugins: Sequence[object], reporter: TelemetryReporter | None, version: str
-    ) -> None:
+        self, situation: Situation, plugins: Sequence[object], reporters: Sequence[TelemetryReporter]
+    ) -> None:  # fmt: skip
         from .plugins import PluginHost
 
         user = situation.user
@@ -98,8 +109,10 @@ class Telemetry:
             if record:
                 from .recorder import Recorder
 
-                self._recorder = Recorder(situation, host, {"cmdorc_version": version} if version else {}, reporter)
-                host.add(self._recorder.collector, "telemetry", trusted=True)
+                self._recorder = Recorder(situation, host, reporters)
+                if situation.application.is_cmdorc:
+                    for name, listener in self._recorder.listeners():
+                        host.add(listener, name, trusted=True)
         except TelemetryError as fault:
             log.warning("telemetry is off: %s", fault)
         self._listen(host)
@@ -113,10 +126,23 @@ class Telemetry:
         """Whether anything would hear a lifecycle hook."""
         return bool(self._listeners)
 
+    def hears(self, hook: str) -> bool:
+        """Whether anything would hear this one."""
+        return hook in self._listeners
+
     @property
     def recording(self) -> bool:
         """Whether events are recorded."""
         return self._recorder is not None
+
+    @property
+    def registry(self) -> TelemetryRegistry:
+        """The specs that are known here. While nothing is recorded they are read anew. Raises SpecError."""
+        if self._recorder is not None:
+            return self._recorder.registry
+        from .plugins import PluginHost
+
+        return PluginHost().registry(*(self._situation.specs() if self._situation else (self._application,)))
 
     @property
     def pipeline(self) -> Pipeline | None:
@@ -132,14 +158,23 @@ class Telemetry:
                 if not self._finalizing():
                     raise
 
-    def track(self, event: str, properties: Mapping[str, Any]) -> bool:
-        """Record an event that a spec declares. Whether it was recorded: False also while telemetry is off."""
+    def track(
+        self, event: str, properties: Mapping[str, Any], *,
+        version: Version | None = None, context: Mapping[str, Any] | None = None, witness: Witness | None = None,
+    ) -> Result:  # fmt: skip
+        """Record an event that a spec declares, in its latest version where none is named; true where it was recorded.
+
+        ``context`` is what the event was tracked in, of which ``context.NAME`` may be declared. ``witness`` is told
+        what is wrong with it; what that raises is raised. A ``TelemetryTracker`` does more, and raises nothing else.
+        """
+        if self._recorder is None:
+            return _WITHHELD
         try:
-            return self._recorder is not None and self._recorder.track(event, properties)
+            return self._recorder.track(event, properties, version=version, context=context, witness=witness)
         except Exception:
             if not self._finalizing():
                 raise
-            return False
+            return _WITHHELD
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Import and send all there is. Whether nothing waits any more. Blocks up to ``timeout`` seconds."""

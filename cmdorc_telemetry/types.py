@@ -17,6 +17,7 @@ from msgspec import Struct, field
 RunState = Literal["pending", "running", "success", "failed", "cancelled"]
 FINAL = ("success", "failed", "cancelled")
 TriggerOutcome = Literal["ran", "nothing", "cycle", "refused"]
+ChainOutcome = Literal["success", "failure", "cancelled"]
 EventStatus = Literal["accepted", "duplicate", "rejected", "retry"]
 Audience = Literal["shared", "private"]
 DropReason = Literal[
@@ -63,6 +64,25 @@ class Session(Struct, frozen=True, kw_only=True):
     """Name of the configuration file; None where the orchestrator was made without one that is known."""
 
 
+class Chain(Struct, frozen=True, kw_only=True):
+    """A trigger and the runs that it led to, as far as it had come: a chain begins with its first run."""
+
+    id: str
+    """Random, fresh for each chain, however many begin with the same event."""
+    trigger: str
+    """The event that it began with."""
+    outcome: ChainOutcome | None = None
+    """None until it is over; ``cancelled`` also where the orchestrator was shut down before its end."""
+    duration: float = 0.0
+    """Seconds since its trigger, monotonic."""
+    runs: int = 0
+    """How many were started."""
+    failed: int = 0
+    cancelled: int = 0
+    """How many of those that have ended failed, or were cancelled or abandoned."""
+    session_id: str = ""
+
+
 class CompletedRun(Struct, frozen=True, kw_only=True):
     """One run that reached a final state, or that was abandoned at shutdown (``final`` is then False)."""
 
@@ -85,6 +105,11 @@ class CompletedRun(Struct, frozen=True, kw_only=True):
     cwd: str | None = None
     """Working directory of the command; None where it was the orchestrator's own."""
     session_id: str = ""
+    chain: Chain | None = None
+    """The chain that started it, as it stood before this run was counted among its ends. None for a run that was
+    started by hand, and where nobody listens to ``cmdorc_chain``."""
+    chain_index: int = 0
+    """Its number among the runs of its chain, in the order of their starts, from 0."""
 
     @classmethod
     def from_result(cls, result: Any) -> CompletedRun:

@@ -20,6 +20,7 @@ from weakref import WeakSet
 from msgspec import Struct, structs
 
 from . import clock
+from .chains import Call, Chains, Course
 from .errors import told
 from .types import CompletedRun, Session, Trigger, TriggerOutcome
 
@@ -49,12 +50,14 @@ def isolated(function: Callable[P, T]) -> Callable[P, T | None]:
 class TriggerCall:
     """A call of ``trigger`` under way."""
 
-    __slots__ = ("outcome", "runs_started")
+    __slots__ = ("link", "outcome", "runs_started")
 
-    def __init__(self) -> None:
+    def __init__(self, link: Call | None = None) -> None:
         self.outcome: TriggerOutcome = "nothing"
         """What becomes of it if it starts no run."""
         self.runs_started = 0
+        self.link = link
+        """Its place in a chain; None where chains are not followed."""
 
 
 _trigger: ContextVar[TriggerCall | None] = ContextVar("cmdorc_telemetry_trigger", default=None)
@@ -67,13 +70,17 @@ class Watch:
     def __init__(
         self,
         fire: Callable[[str, Struct], None],
-        owns: Callable[[str], bool],
+        find: Callable[[str], Any],
         describe: Callable[[Watch, float], Session],
+        *,
+        leads: Callable[[str], bool] | None = None,
     ) -> None:
-        """``owns`` tells by its id whether a run is this orchestrator's; ``describe`` makes the record of the session,
-        given the seconds that it has lasted."""
-        self.fire, self.owns, self._describe = fire, owns, describe
+        """``find`` gives the handle of a run of this orchestrator's by its id, or None; ``describe`` makes the record
+        of the session, given the seconds that it has lasted; ``leads`` tells whether an event would start anything, and
+        is None where nobody listens to chains."""
+        self.fire, self.find, self._describe = fire, find, describe
         self.session_id = str(uuid.uuid4())
+        self.chains = Chains(fire, self.session_id, leads) if leads is not None else None
         self.started_at, self._began = clock.wall(), clock.monotonic()
         self.runs: dict[str, Run] = {}
         self.live = 0
@@ -89,6 +96,8 @@ class Watch:
         for run in list(self.runs.values()):
             run.report(last_chance=True)
         self.live = 0
+        if self.chains is not None:
+            isolated(self.chains.close)()
         self._end()
 
     @isolated
@@ -100,16 +109,18 @@ class Watch:
         if result.run_id in self.runs:
             return
         call = _trigger.get()
-        if call is not None and result.trigger_event is not None:  # a manual run is started by a callback
-            call.runs_started += 1
         run = self.runs[result.run_id] = Run(self, result)
         self.live += 1
         run.hook()
+        if call is not None and result.trigger_event is not None:  # a manual run is started by a callback
+            call.runs_started += 1
+            if call.link is not None:
+                run.join(call.link)
 
     @contextmanager
     def trigger(self, event: Any, context: Any) -> Iterator[TriggerCall]:
         """Report a call of ``trigger`` when it is over."""
-        call, depth = TriggerCall(), _depth(event, context) or 0
+        call, depth = TriggerCall(self._link(event, context)), _depth(event, context) or 0
         token = _trigger.set(call)
         try:
             yield call
@@ -117,6 +128,13 @@ class Watch:
             with suppress(ValueError):  # a coroutine that is destroyed half-way ends in another context
                 _trigger.reset(token)
             self._triggered(event, call, depth)
+
+    @isolated
+    def _link(self, event: Any, context: Any) -> Call | None:
+        if self.chains is None:
+            return None
+        before = _trigger.get()
+        return self.chains.call(event, context, before.link if before is not None else None)
 
     @isolated
     def _triggered(self, event: Any, call: TriggerCall, depth: int) -> None:
@@ -129,6 +147,8 @@ class Watch:
                 session_id=self.session_id,
             )
             self.fire("cmdorc_trigger", trigger)
+        if call.link is not None:
+            call.link.over(refused=call.outcome == "refused" and not call.runs_started)
 
 
 @isolated
@@ -145,7 +165,8 @@ class Run:
     its last attributes just after the mark that finalises it: the report comes one loop tick later.
     """
 
-    __slots__ = ("began", "concurrent", "ended", "holds", "hooks", "result", "watch")
+    __slots__ = ("began", "concurrent", "course", "ended", "holds", "hooks", "index", "result", "started",
+                 "watch")  # fmt: skip
 
     def __init__(self, watch: Watch, result: Any) -> None:
         self.watch, self.result = watch, result
@@ -153,6 +174,19 @@ class Run:
         self.holds = self.concurrent = 0
         self.began: float | None = None
         self.ended: float | None = None
+        self.course: Course | None = None
+        """The chain that it is part of."""
+        self.index = 0
+        self.started = True
+        """Unless its executor says otherwise."""
+
+    @isolated
+    def join(self, link: Call) -> None:
+        """Be part of the chain of the call that starts it."""
+        index = link.starts(self.result.command_name)
+        if index is not None:
+            self.course, self.index = link.course, index
+            link.course.follow(self.watch.find(self.result.run_id))
 
     def hook(self) -> None:
         for name in MARKS:
@@ -201,13 +235,18 @@ class Run:
         self.unhook()
         if self.ended is None:
             self.ended, self.concurrent = clock.monotonic(), watch.live
+        course = self.course
         run = structs.replace(
             CompletedRun.from_result(result),
             duration=self.ended - self.began if self.began is not None else 0.0,
             concurrent_runs=self.concurrent,
             session_id=watch.session_id,
+            chain=course.record() if course is not None else None,
+            chain_index=self.index,
         )
         watch.fire("cmdorc_completed", run)
+        if course is not None:
+            course.finish(run, stopping=watch.stopping, started=self.started)
 
 
 def _marking(run: Run, name: str, mark: Callable[..., None]) -> Callable[..., None]:
@@ -234,8 +273,15 @@ class Watches:
     def follow(self, result: Any) -> None:
         """Let the orchestrator that a run belongs to follow it."""
         for watch in self._watches:
-            if watch.owns(result.run_id):
+            if watch.find(result.run_id) is not None:
                 watch.follow(result)
+
+    @isolated
+    def unstarted(self, result: Any) -> None:
+        """A run that is followed could not be started."""
+        for watch in self._watches:
+            if (run := watch.runs.get(result.run_id)) is not None:
+                run.started = False
 
     @contextmanager
     def held(self, result: Any = None) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What tests of the whole repository share: skips are failures in CI; the built wheels and an environment of them."""
+"""What tests of the whole repository share: skips are failures in CI; a home; the built wheels, installed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import venv
 from pathlib import Path
 
 import pytest
+
+from cmdorc_telemetry.home import Home
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,6 +50,18 @@ def _forbidden_skips(config: pytest.Config) -> int:
     if reporter is None or not os.environ.get("CI"):
         return 0
     return sum(FOR_WANT_OF not in str(report.longrepr) for report in reporter.stats.get("skipped", ()))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A new home, which programs of this process take for theirs: no variable and no project says anything else."""
+    for name in ("DO_NOT_TRACK", "CMDORC_TELEMETRY", "CMDORC_TELEMETRY_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CMDORC_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    home = Home(tmp_path / "home")
+    home.root.mkdir()
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,10 @@ from cmdorc_telemetry import clock
 from cmdorc_telemetry.audit import AuditLog, Entered, Entry, check, entries, log, tidy, verify
 from cmdorc_telemetry.audit.lines import Answer, Begin, Left, digest, pages
 from cmdorc_telemetry.bounds import Bounds
-from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.delivery import Destination, Worker
 from cmdorc_telemetry.errors import Rejected, RetryLater, StorageError, TooLarge
 from cmdorc_telemetry.files import FileLock
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Batch, BatchEvent, BatchResult, EventResult, Gated, Ledger, Row, View

@@ -22,9 +22,9 @@ from cmdorc_telemetry.audit import AuditLog, Entered, entries, log, verify
 from cmdorc_telemetry.audit.check import check
 from cmdorc_telemetry.audit.lines import Left, pages
 from cmdorc_telemetry.bounds import Bounds
-from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.delivery import Destination, Worker
 from cmdorc_telemetry.errors import Rejected, RetryLater, StorageError, TooLarge
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Batch, BatchEvent, BatchResult, EventResult, Gated, Ledger, Row, View

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cmdorc_telemetry.audit import entries, verify
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Gated, Row, View
 
@@ -29,7 +29,7 @@ import asyncio, os, random, sys
 from pathlib import Path
 from cmdorc_telemetry.audit import AuditLog, log
 from cmdorc_telemetry.bounds import Bounds
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.delivery import Destination, Worker
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spool import Spool

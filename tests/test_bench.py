@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import math
 import re
@@ -11,8 +12,11 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from cmdorc_telemetry import Result
 
 BENCH = Path(__file__).parent / "bench"
 
@@ -44,6 +48,55 @@ def test_a_run_of_our_own_yields_records_and_two_tables(tmp_path: Path) -> None:
     }  # fmt: skip
     assert {record["subject"] for record in records} == {"cmdorc-telemetry", "none"}
     assert re.search(r"^lost_on_kill +0 +events +≤ 0 +reached$", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_track_is_measured_beside_libraries_that_only_check(tmp_path: Path) -> None:
+    output, page = tmp_path / "bench.json", tmp_path / "page.md"
+    page.write_text("before\n<!-- track -->\nold\n<!-- end of track -->\nafter\n")
+    command = [sys.executable, str(BENCH / "run.py"), "--quick", "--only", "track_p50", "--output", str(output)]
+    done = subprocess.run([*command, "--docs", str(page)], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    records = json.loads(output.read_text(encoding="utf-8"))
+    found = {(each["figure"], each["subject"], each["config"]): each["value"] for each in records}
+    who = {"track_now, lenient", "track_now, strict", "await track", "capture alone", "track_now, off",
+           "msgspec.convert", "pydantic", "jsonschema"}  # fmt: skip
+    assert who <= {name for _, name, _ in found} <= {*who, "fastjsonschema"}, "one may be in the extra alone"
+    assert {kind for _, _, kind in found} == {"plain", "texts", "wrong"}
+    assert all(0 < value < 1e5 for value in found.values())
+    assert found["track_p50", "track_now, off", "plain"] < found["track_p50", "capture alone", "plain"]
+    assert found["track_cpu", "capture alone", "plain"] < found["track_cpu", "track_now, lenient", "plain"]
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1], "old" in lines) == ("before", "after", False)
+    assert len([line for line in lines if line.startswith("| track_now, lenient | ")]) == 4
+
+
+def load() -> Any:
+    """What the measurement measures, as a module."""
+    place = importlib.util.spec_from_file_location("validation", BENCH / "validation.py")
+    assert place is not None
+    assert place.loader is not None
+    module = importlib.util.module_from_spec(place)
+    place.loader.exec_module(module)
+    return module
+
+
+def test_everybody_agrees_which_of_the_measured_events_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    validation = load()
+    checkers = ["pydantic", "jsonschema", "track_now, strict"]
+    with validation.subjects() as (everybody, _):
+        checkers += ["fastjsonschema"] if "fastjsonschema" in everybody else []
+        for kind in ("plain", "texts"):
+            for event in validation.events(kind):
+                for name in checkers:
+                    everybody[name](event)
+                for name in ("track_now, lenient", "await track", "track_now, strict"):
+                    assert everybody[name](event) is Result.CAPTURED
+        for event in validation.events("wrong"):
+            for name in checkers:
+                with pytest.raises(Exception):  # noqa: B017, PT011 - each has its own
+                    everybody[name](event)
+        assert everybody["track_now, off"]({}) is Result.WITHHELD
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ from cmdorc_telemetry.capture import (
 from cmdorc_telemetry.capture.payloads import TelemetryPayloadBuilder
 from cmdorc_telemetry.config import TelemetryLevel
 from cmdorc_telemetry.decoding import decode
-from cmdorc_telemetry.spec import CORE, TelemetrySpec, load_spec
+from cmdorc_telemetry.results import Violation
+from cmdorc_telemetry.spec import CORE, Event, TelemetrySpec, load_spec
 from cmdorc_telemetry.types import CompletedRun, Session, Trigger
 
 SPEC = load_spec(CORE)
@@ -98,9 +99,18 @@ def up_to(table: Mapping[str, Mapping[str, Any]], level: str) -> dict[str, Any]:
     return {key: value for name in names for key, value in table[name].items()}
 
 
+ENOUGH = {"duration_ms": 1235, "state": "failed", "final": True, "manual": False}
+"""Without these a run is none."""
+
+
 class Violations(list[tuple[str, str, str]]):
-    def __call__(self, event: str, name: str, what: str) -> None:
-        self.append((event, name, what))
+    """A witness that remembers what was wrong."""
+
+    def violated(self, violations: tuple[Violation, ...]) -> None:
+        self.extend((each.event, each.property, each.reason) for each in violations)
+
+    def accepted(self, event: Event, own: bytes) -> None:
+        pass
 
 
 @pytest.fixture
@@ -109,8 +119,8 @@ def violations() -> Violations:
 
 
 @pytest.fixture
-def capture(violations: Violations) -> Capture:
-    return Capture([SPEC], BASE, on_violation=violations)
+def capture() -> Capture:
+    return Capture([SPEC], BASE)
 
 
 @pytest.fixture
@@ -118,8 +128,9 @@ def at_three(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "wall", lambda: NOW)
 
 
-def own(record: bytes) -> dict[str, Any]:
+def own(record: bytes | None) -> dict[str, Any]:
     """The fields of a record that its event declares, after a look at all others."""
+    assert record is not None
     kind, spec, event, version, at, body = json.loads(record)
     assert (kind, spec, version, at) == ("event", SPEC.ref, 1, int(NOW))
     assert uuid.UUID(body.pop("event_id")).version == 7
@@ -143,15 +154,18 @@ def stopped() -> dict[str, Any]:
 @pytest.mark.usefixtures("at_three")
 def test_a_record_has_every_declared_field_private_ones_included(capture: Capture, violations: Violations) -> None:
     hasher = Hasher(SALT)
-    started, completed = startup_properties(SESSION, hasher), completed_properties(RUN, hasher)
-    assert own(capture.record("orchestrator_started", started)) == up_to(STARTED, "private")
-    assert own(capture.record("command_completed", completed)) == up_to(COMPLETED, "private")
-    assert own(capture.record("trigger_fired", trigger_properties(FIRED, hasher))) == up_to(TRIGGERED, "private")
-    assert own(capture.record("orchestrator_stopped", stopped())) == up_to(STOPPED, "private")
+
+    def kept(event: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+        return own(capture.record(event, properties, witness=violations))
+
+    assert kept("orchestrator_started", startup_properties(SESSION, hasher)) == up_to(STARTED, "private")
+    assert kept("command_completed", completed_properties(RUN, hasher)) == up_to(COMPLETED, "private")
+    assert kept("trigger_fired", trigger_properties(FIRED, hasher)) == up_to(TRIGGERED, "private")
+    assert kept("orchestrator_stopped", stopped()) == up_to(STOPPED, "private")
     anomaly = {"metric": "p95", "kind": "above", "ratio": 2.5, "sample_count": 20, "command_name": "Tests",
                "hashed_command_name": digest("Tests"), "message": "slow"}  # fmt: skip
-    assert own(capture.record("anomaly_detected", anomaly)) == {**anomaly, "ratio": "2-4"}
-    assert {name for _, name, _ in violations} <= {"ratio", "uptime_s"}
+    assert kept("anomaly_detected", anomaly) == {**anomaly, "ratio": "2-4"}
+    assert violations == []
 
 
 @pytest.mark.usefixtures("at_three")
@@ -180,7 +194,6 @@ def test_what_a_session_or_run_does_not_have_is_left_out(capture: Capture) -> No
         "uptime_s": "<1", "run_count": 0, "failed_count": 0, "cancelled_count": 0, "avg_concurrent_runs": 0.0,
         "max_concurrent_runs": 0, "trigger_count": 0,
     }  # fmt: skip
-    assert own(capture.record("orchestrator_started", {})) == {}
 
 
 def test_an_abandoned_run_counts_as_cancelled() -> None:
@@ -204,7 +217,7 @@ def test_time_is_written_in_whole_seconds_and_moves_on(capture: Capture, monkeyp
     seen = []
     for now in (NOW, NOW + 0.05, NOW + 0.2, NOW - 5):
         monkeypatch.setattr(clock, "wall", lambda now=now: now)
-        _, _, _, _, at, body = json.loads(capture.record("orchestrator_started", {}))
+        _, _, _, _, at, body = json.loads(capture.record("command_completed", ENOUGH) or b"")
         seen.append((at - int(NOW), body["timestamp"][-9:]))
         assert int(body["event_id"].replace("-", "")[:12], 16) == at * 1000
     assert seen == [(0, "03:00:00Z"), (0, "03:00:00Z"), (1, "03:00:01Z"), (-5, "02:59:55Z")]
@@ -222,25 +235,25 @@ def test_an_event_that_no_spec_declares_is_a_key_error(capture: Capture) -> None
 
 @pytest.mark.usefixtures("at_three")
 def test_what_is_invalid_or_undeclared_is_left_out_and_reported(capture: Capture, violations: Violations) -> None:
-    properties = {"duration_ms": "long", "state": "exploded", "final": True, "chain_depth": -1, "invented": 5}
-    assert own(capture.record("command_completed", properties)) == {"state": "other", "final": True}
+    properties = {**ENOUGH, "state": "exploded", "timed_out": "yes", "chain_depth": -1, "invented": 5}
+    assert own(capture.record("command_completed", properties, witness=violations)) == {**ENOUGH, "state": "other"}
     assert sorted(violations) == [
         ("command_completed", "chain_depth", "invalid"),
-        ("command_completed", "duration_ms", "invalid"),
         ("command_completed", "invented", "undeclared"),
+        ("command_completed", "timed_out", "invalid"),
     ]
 
 
 @pytest.mark.usefixtures("at_three")
 def test_an_undeclared_field_alone_is_reported(capture: Capture, violations: Violations) -> None:
-    assert own(capture.record("command_completed", {"final": True, "event_id": "x"})) == {"final": True}
+    assert own(capture.record("command_completed", {**ENOUGH, "event_id": "x"}, witness=violations)) == ENOUGH
     assert violations == [("command_completed", "event_id", "undeclared")]
 
 
 @pytest.mark.usefixtures("at_three")
 def test_nobody_needs_to_listen_to_violations() -> None:
-    record = Capture([SPEC], BASE).record("command_completed", {"duration_ms": "long", "invented": 5, "final": False})
-    assert own(record) == {"final": False}
+    record = Capture([SPEC], BASE).record("command_completed", {**ENOUGH, "chain_depth": "long", "invented": 5})
+    assert own(record) == ENOUGH
 
 
 class Hostile(Mapping[str, Any]):
@@ -254,22 +267,25 @@ class Hostile(Mapping[str, Any]):
 
 @pytest.mark.usefixtures("at_three")
 @pytest.mark.parametrize("value", [Hostile(), object(), "\ud800", b"x", float("nan"), 10**400, [[]], {1: 2}, {"a"}])
-@pytest.mark.parametrize("name", ["command_name", "duration_ms", "state"])
-def test_whatever_a_value_is_the_rest_is_recorded(
+@pytest.mark.parametrize("name", ["command_name", "duration_ms", "state", "chain_depth"])
+def test_whatever_a_value_is_the_rest_is_recorded_if_it_is_enough(
     capture: Capture, violations: Violations, name: str, value: Any
 ) -> None:
-    found = own(capture.record("command_completed", {name: value, "manual": True}))
+    record = capture.record("command_completed", {**ENOUGH, name: value}, witness=violations)
     if name == "state" and value == "\ud800":  # an unknown member
-        assert found == {"state": "other", "manual": True}
+        assert own(record) == {**ENOUGH, "state": "other"}
+        return
+    assert violations == [("command_completed", name, "invalid")]
+    if name in ENOUGH:
+        assert record is None
     else:
-        assert found == {"manual": True}
-        assert violations == [("command_completed", name, "invalid")]
+        assert own(record) == ENOUGH
 
 
 @pytest.mark.usefixtures("at_three")
 def test_half_a_surrogate_pair_becomes_a_question_mark(capture: Capture, violations: Violations) -> None:
     run = CompletedRun(run_id="r\udc80", command_name="n\ud800", state="success", trigger_event="t\udfff")
-    found = own(capture.record("command_completed", completed_properties(run, Hasher(SALT))))
+    found = own(capture.record("command_completed", completed_properties(run, Hasher(SALT)), witness=violations))
     assert (found["command_name"], found["run_id"], found["trigger_event"]) == ("n?", "r?", "t?")
     assert re.fullmatch("[0-9a-f]{12}", found["hashed_command_name"])
     fired = Trigger(name="t\ud800", outcome="ran")
@@ -282,7 +298,7 @@ def test_half_a_surrogate_pair_becomes_a_question_mark(capture: Capture, violati
 def test_long_names_are_cut_and_hashed_whole(capture: Capture, violations: Violations) -> None:
     name = "n" * 300
     run = CompletedRun(run_id=name, command_name=name, state="success", trigger_event=name)
-    found = own(capture.record("command_completed", completed_properties(run, Hasher(SALT))))
+    found = own(capture.record("command_completed", completed_properties(run, Hasher(SALT)), witness=violations))
     assert [len(found[key]) for key in ("command_name", "trigger_event", "run_id")] == [200, 200, 64]
     assert found["hashed_command_name"] == digest(name)
     session = Session(id="s", started_at=1.0, config_name=name, trigger_patterns=("p",) * 60)
@@ -297,7 +313,7 @@ def test_long_names_are_cut_and_hashed_whole(capture: Capture, violations: Viola
 @pytest.mark.usefixtures("at_three")
 def test_a_base_field_that_is_uncommon_or_wrong_names_nobody() -> None:
     capture = Capture([SPEC], {**BASE, "os": "templeos", "cmdorc_version": "my branch", "python_version": ""})
-    body = json.loads(capture.record("orchestrator_started", {}))[5]
+    body = json.loads(capture.record("command_completed", ENOUGH) or b"")[5]
     assert body["os"] == "other"
     assert not {"cmdorc_version", "python_version"} & body.keys()
     assert body["arch"] == "x86_64"
@@ -309,7 +325,7 @@ def test_events_of_several_specs_say_which_and_their_version() -> None:
         {"name": "clicked", "version": 3, "semantics": {"what": "A click"}, "properties": {"count": {"type": "count"}}},
     ]}  # fmt: skip
     capture = Capture([SPEC, decode(table, TelemetrySpec, "app.toml")], {"app_name": "app"})
-    kind, spec, event, version, _, body = json.loads(capture.record("clicked", {"count": 5}))
+    kind, spec, event, version, _, body = json.loads(capture.record("clicked", {"count": 5}) or b"")
     assert (kind, spec, event, version, body["spec"]) == ("event", "app@2", "clicked", 3, "app@2")
     assert (body["app_name"], body["count"]) == ("app", 5)
     assert "command_completed" in capture
@@ -319,7 +335,7 @@ def test_events_of_several_specs_say_which_and_their_version() -> None:
 
 
 def ids_of(capture: Capture, count: int) -> list[str]:
-    return [json.loads(capture.record("command_completed", {}))[5]["event_id"] for _ in range(count)]
+    return [json.loads(capture.record("command_completed", ENOUGH) or b"")[5]["event_id"] for _ in range(count)]
 
 
 def test_event_ids_are_uuid7_of_the_second_unique_and_fresh(
@@ -418,7 +434,7 @@ def test_this_machine_is_described_as_the_spec_has_it() -> None:
     fields = machine_fields()
     assert fields["python_version"] == ".".join(platform.python_version_tuple()[:2])
     assert fields["os"] == platform.system().lower()
-    body = json.loads(Capture([SPEC], fields).record("orchestrator_started", {}))[5]
+    body = json.loads(Capture([SPEC], fields).record("command_completed", ENOUGH) or b"")[5]
     assert {name: body[name] for name in fields} == fields
 
 

@@ -13,12 +13,13 @@ from cmdorc_telemetry.spec import CORE, load_spec
 
 sys.setswitchinterval(1e-6)
 core = load_spec(CORE)
+PROPERTIES = {"duration_ms": 7, "state": "failed", "final": True, "manual": True}
 for _ in range(int(sys.argv[1])):
     capture, together, records = Capture([core], {}), threading.Barrier(3), []
 
     def record():
         together.wait()
-        records.append(capture.record("command_completed", {"duration_ms": 7, "state": "failed"}))
+        records.append(capture.record("command_completed", PROPERTIES))
 
     threads = [threading.Thread(target=record) for _ in range(3)]
     for each in threads:

@@ -16,11 +16,13 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from cmdorc_telemetry import TelemetryConfig, TelemetryLevel, load_telemetry_config
+from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.argument import project_config
 from cmdorc_telemetry.bounds import NAMES, Bounds
 from cmdorc_telemetry.clock import utcnow
-from cmdorc_telemetry.config import RESERVED, DestinationConfig, Home, Layer, home_dir, load_layer, read_table
+from cmdorc_telemetry.config import RESERVED, DestinationConfig, Layer, load_layer, read_table
 from cmdorc_telemetry.errors import ConfigError
+from cmdorc_telemetry.home import Home
 
 DAY = timedelta(days=1)
 LEVELS = "off, minimal, standard, debug"
@@ -188,7 +190,7 @@ def test_load_telemetry_config_wants_a_file(tmp_path: Path) -> None:
 
 def test_debug_in_a_file_needs_a_consent_that_still_holds(file: Path) -> None:
     load = load_telemetry_config
-    consent = "cmdorc telemetry opt-in --debug"
+    consent = "opt-in --debug"
     assert (
         fault(file, "telemetry.level = 'debug'", load)
         == f"level: found 'debug' without debug_consent_given; expected a consent: {consent}"
@@ -398,8 +400,8 @@ def test_levels_are_ordered() -> None:
 def test_home_is_in_the_home_directory_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert home_dir({}) == home_dir({"CMDORC_HOME": ""}) == tmp_path / ".cmdorc"
-    assert home_dir({"CMDORC_HOME": f"{tmp_path}/elsewhere"}) == tmp_path / "elsewhere"
+    assert CMDORC.directory({}) == CMDORC.directory({"CMDORC_HOME": ""}) == tmp_path / ".cmdorc"
+    assert CMDORC.directory({"CMDORC_HOME": f"{tmp_path}/elsewhere"}) == tmp_path / "elsewhere"
 
 
 @pytest.mark.parametrize("said", ["elsewhere", ".cmdorc", "~/elsewhere"])
@@ -407,7 +409,7 @@ def test_no_project_brings_a_home_with_it(said: str, tmp_path: Path, monkeypatch
     (tmp_path / said).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        home_dir({"CMDORC_HOME": said})
+        CMDORC.directory({"CMDORC_HOME": said})
     assert str(caught.value) == f"environment: CMDORC_HOME: found {said!r}; expected an absolute path"
 
 
@@ -418,9 +420,9 @@ def test_no_home_directory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     with pytest.raises(ConfigError) as caught:
-        home_dir({})
+        CMDORC.directory({})
     assert str(caught.value) == "environment: HOME: no home directory; expected HOME or CMDORC_HOME to be set"
-    assert home_dir({"CMDORC_HOME": "/there"}) == Path("/there")
+    assert CMDORC.directory({"CMDORC_HOME": "/there"}) == Path("/there")
 
 
 def test_everything_of_a_user_is_below_one_directory(tmp_path: Path) -> None:

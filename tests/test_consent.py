@@ -15,22 +15,13 @@ import msgspec
 import pytest
 
 from cmdorc_telemetry import TelemetryLevel
-from cmdorc_telemetry.config import DestinationConfig, Home
-from cmdorc_telemetry.consent import (
-    CORE_SPEC,
-    Grant,
-    declarations,
-    differences,
-    identities,
-    load_consent,
-    new_grant,
-    save_decision,
-    save_grant,
-    unanswered,
-    waiting_fields,
-)
+from cmdorc_telemetry.application import CORE_SPEC
+from cmdorc_telemetry.config import DestinationConfig
+from cmdorc_telemetry.consent import Grant, load_consent, save_decision
+from cmdorc_telemetry.declarations import declarations, differences, identities, new_grant, unanswered, waiting_fields
 from cmdorc_telemetry.decoding import decode
 from cmdorc_telemetry.errors import ConsentError, StorageError
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.policy import Policy
 from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import BASE, CORE, TelemetrySpec, load_spec
@@ -71,7 +62,7 @@ GRANTS = [
 @pytest.mark.parametrize("grant", GRANTS, ids=lambda grant: f"{grant.record}-{grant.share.value}")
 def test_a_decision_is_read_as_it_was_written(grant: Grant, home: Home) -> None:
     assert load_consent(home) is None
-    saved = save_grant(home, CORE_SPEC, grant)
+    saved = save_decision(home, {CORE_SPEC: grant})
     assert load_consent(home) == saved
     assert saved.grants == {CORE_SPEC: grant}
     assert stat.S_IMODE(home.consent.stat().st_mode) == 0o600
@@ -82,7 +73,7 @@ def test_a_decision_is_read_as_it_was_written(grant: Grant, home: Home) -> None:
 
 def test_every_decision_is_a_generation_of_its_own(home: Home) -> None:
     shares = [MINIMAL, STANDARD, STANDARD, DEBUG]
-    saved = [save_grant(home, CORE_SPEC, YES._replace(share=share)) for share in shares]
+    saved = [save_decision(home, {CORE_SPEC: YES._replace(share=share)}) for share in shares]
     assert len({consent.generation for consent in saved}) == len(shares)
     last = load_consent(home)
     assert last is not None
@@ -94,10 +85,10 @@ def test_every_decision_is_a_generation_of_its_own(home: Home) -> None:
 @pytest.mark.parametrize("lesser", [YES._replace(share=MINIMAL), Grant(record=True), NO, NO._replace(share=DEBUG)])
 def test_a_lesser_decision_holds_for_what_was_recorded_before_it(lesser: Grant, home: Home) -> None:
     """Whatever is decided later: an event recorded before an opt-out is not sent after the next opt-in."""
-    save_grant(home, "acme.app", YES)
-    first = save_grant(home, CORE_SPEC, YES)
-    second = save_grant(home, CORE_SPEC, lesser)
-    last = save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {"acme.app": YES})
+    first = save_decision(home, {CORE_SPEC: YES})
+    second = save_decision(home, {CORE_SPEC: lesser})
+    last = save_decision(home, {CORE_SPEC: YES})
     least = lesser.share if lesser.record else OFF
     assert last == load_consent(home)
     assert [last.level_of(each.generation, CORE_SPEC) for each in (first, second, last)] == [least, least, STANDARD]
@@ -106,8 +97,8 @@ def test_a_lesser_decision_holds_for_what_was_recorded_before_it(lesser: Grant, 
 
 def test_what_no_generation_allows_any_more_is_forgotten(home: Home) -> None:
     for grant in (YES, YES, YES._replace(share=MINIMAL)):
-        save_grant(home, CORE_SPEC, grant)
-    last = save_grant(home, CORE_SPEC, NO)
+        save_decision(home, {CORE_SPEC: grant})
+    last = save_decision(home, {CORE_SPEC: NO})
     assert last.generations == {last.generation: {}}
     assert last.grants == {CORE_SPEC: NO}
 
@@ -153,20 +144,20 @@ def test_a_file_that_cannot_be_used_turns_everything_off_and_can_be_replaced(nam
     situation = Situation.read({"CMDORC_HOME": str(home.root), "CMDORC_TELEMETRY": "standard"})
     assert situation.policy() == Policy(trouble=situation.trouble)
     assert not situation.policy().record
-    assert save_grant(home, CORE_SPEC, YES) == load_consent(home)
+    assert save_decision(home, {CORE_SPEC: YES}) == load_consent(home)
 
 
 def test_a_directory_in_place_of_the_file_turns_everything_off(home: Home) -> None:
     home.consent.mkdir(parents=True)
     with pytest.raises(ConsentError, match="it is no file"):
         load_consent(home)
-    assert save_grant(home, CORE_SPEC, YES) == load_consent(home)
+    assert save_decision(home, {CORE_SPEC: YES}) == load_consent(home)
     (kept,) = home.telemetry.glob("consent.toml.corrupt-*")
     assert kept.is_dir()
 
 
 def test_somebody_elses_decision_is_not_ours(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     monkeypatch.setattr(os, "geteuid", lambda: home.consent.stat().st_uid + 1, raising=False)
     with pytest.raises(ConsentError, match="it belongs to somebody else"):
         load_consent(home)
@@ -180,17 +171,18 @@ def test_a_home_that_cannot_be_written_is_an_error(way: str, home: Home) -> None
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     with pytest.raises(StorageError, match=r"cannot be created: it, or what leads to it, is no directory"):
-        save_grant(home, CORE_SPEC, YES)
+        save_decision(home, {CORE_SPEC: YES})
 
 
 def test_decisions_made_at_once_are_all_kept(home: Home) -> None:
     code = """
 import sys
 from pathlib import Path
-from cmdorc_telemetry.config import Home, TelemetryLevel
-from cmdorc_telemetry.consent import Grant, save_grant
+from cmdorc_telemetry.config import TelemetryLevel
+from cmdorc_telemetry.home import Home
+from cmdorc_telemetry.consent import Grant, save_decision
 for _ in range(15):
-    print(save_grant(Home(Path(sys.argv[1])), sys.argv[2], Grant(True, TelemetryLevel.MINIMAL)).generation)
+    print(save_decision(Home(Path(sys.argv[1])), {sys.argv[2]: Grant(True, TelemetryLevel.MINIMAL)}).generation)
 """
     specs = ["acme.one", "acme.two"]
     processes = [
@@ -333,7 +325,8 @@ def test_of_two_versions_of_an_event_the_latest_is_declared() -> None:
     (one,), (two,) = spec_with().events, spec_with(version=2, max=11).events
     meta = spec_with().meta
     for events in itertools.permutations((one, two)):
-        assert declarations(TelemetrySpec(meta=meta, events=events)) == declarations(spec_with(max=11))
+        latest, declared = declarations(spec_with(max=11)), declarations(TelemetrySpec(meta=meta, events=events))
+        assert declared == {**latest, "paid@1/amount": declarations(spec_with())["paid/amount"]}
 
 
 def test_what_an_earlier_version_no_longer_says_is_not_declared() -> None:
@@ -347,24 +340,24 @@ def test_what_an_earlier_version_no_longer_says_is_not_declared() -> None:
 
 def test_a_field_agreed_to_later_is_not_agreed_to_for_what_was_recorded_before(home: Home) -> None:
     spec, wider = spec_with(), spec_with(max=11)
-    first = save_grant(home, "acme.app", new_grant(spec, STANDARD, NOW))
-    second = save_grant(home, "acme.app", new_grant(wider, STANDARD, NOW))
-    third = save_grant(home, CORE_SPEC, YES)
+    first = save_decision(home, {"acme.app": new_grant(spec, STANDARD, NOW)})
+    second = save_decision(home, {"acme.app": new_grant(wider, STANDARD, NOW)})
+    third = save_decision(home, {CORE_SPEC: YES})
     assert third == load_consent(home)
     assert third.lacking(first.generation, "acme.app") == {"paid/amount"}
     assert third.lacking(second.generation, "acme.app") == third.lacking("unknown", "acme.app") == frozenset()
     assert third.lacking(first.generation, CORE_SPEC) == frozenset()
-    again = save_grant(home, "acme.app", new_grant(spec, STANDARD, NOW))  # narrower: nothing new is agreed to
+    again = save_decision(home, {"acme.app": new_grant(spec, STANDARD, NOW)})  # narrower: nothing new is agreed to
     assert again.later_fields == {key: third.later_fields.get(key, {}) for key in again.later_fields}
-    fewer = save_grant(home, "acme.app", new_grant(spec, MINIMAL, NOW))
+    fewer = save_decision(home, {"acme.app": new_grant(spec, MINIMAL, NOW)})
     assert set(fewer.later_fields) == {first.generation, second.generation, third.generation, again.generation}
 
 
 def test_a_destination_agreed_to_later_gets_nothing_that_was_recorded_before(home: Home) -> None:
-    first = save_grant(home, CORE_SPEC, YES, {"team": "http"})
-    kept = save_grant(home, CORE_SPEC, YES)
-    second = save_grant(home, CORE_SPEC, YES, {"team": "http", "board": "http"})
-    moved = save_grant(home, CORE_SPEC, YES, {"team": "elsewhere", "board": "http"})
+    first = save_decision(home, {CORE_SPEC: YES}, {"team": "http"})
+    kept = save_decision(home, {CORE_SPEC: YES})
+    second = save_decision(home, {CORE_SPEC: YES}, {"team": "http", "board": "http"})
+    moved = save_decision(home, {CORE_SPEC: YES}, {"team": "elsewhere", "board": "http"})
     assert kept.destinations == {"team": "http"}
     assert moved == load_consent(home)
     reached = {
@@ -380,18 +373,18 @@ def test_a_destination_agreed_to_later_gets_nothing_that_was_recorded_before(hom
 
 def test_where_nothing_is_shared_no_destination_is_agreed_to(home: Home) -> None:
     save_decision(home, {CORE_SPEC: YES}, {"team": "http"}, declined={"board": "http"})
-    other = save_grant(home, "acme.app", YES)
+    other = save_decision(home, {"acme.app": YES})
     assert (other.destinations, other.declined) == ({"team": "http"}, {"board": "http"})
-    assert save_grant(home, CORE_SPEC, NO).destinations == {"team": "http"}  # the other spec is shared still
-    none = save_grant(home, "acme.app", Grant(record=True))
+    assert save_decision(home, {CORE_SPEC: NO}).destinations == {"team": "http"}  # the other spec is shared still
+    none = save_decision(home, {"acme.app": Grant(record=True)})
     assert (none.destinations, none.declined) == ({}, {})
-    again = save_grant(home, CORE_SPEC, YES, {"team": "http"})
+    again = save_decision(home, {CORE_SPEC: YES}, {"team": "http"})
     assert not again.reaches(other.generation, "team") or again.level_of(other.generation, CORE_SPEC) is OFF
 
 
 def test_an_addition_is_to_the_decision_that_was_shown_alone(home: Home) -> None:
-    shown = save_grant(home, CORE_SPEC, YES)
-    save_grant(home, CORE_SPEC, NO)
+    shown = save_decision(home, {CORE_SPEC: YES})
+    save_decision(home, {CORE_SPEC: NO})
     before = home.consent.read_bytes()
     with pytest.raises(ConsentError, match="decided otherwise in the meantime; nothing was changed"):
         save_decision(home, {CORE_SPEC: YES}, since=shown.generation)
@@ -429,11 +422,11 @@ def test_a_folder_in_which_no_lock_can_be_had_is_an_error(home: Home) -> None:
     for name in ("consent.lock", "consent.lock.lock"):
         (home.telemetry / name).mkdir(parents=True)
     with pytest.raises(StorageError, match="telemetry cannot be written: Is a directory"):
-        save_grant(home, CORE_SPEC, YES)
+        save_decision(home, {CORE_SPEC: YES})
 
 
 def test_a_directory_in_place_of_the_file_makes_room_for_a_new_decision(home: Home) -> None:
     home.consent.mkdir(parents=True)
-    saved = save_grant(home, CORE_SPEC, YES)
+    saved = save_decision(home, {CORE_SPEC: YES})
     assert load_consent(home) == saved
     assert [path.is_dir() for path in home.telemetry.glob("consent.toml.corrupt-*")] == [True]

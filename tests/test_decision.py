@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cmdorc_telemetry import TelemetryLevel, clock
-from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import Grant, declarations, new_grant, save_grant
+from cmdorc_telemetry.consent import Grant, save_decision
 from cmdorc_telemetry.decision import Decision
+from cmdorc_telemetry.declarations import declarations, new_grant
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, Shapes, TelemetryRegistry, load_spec
 from cmdorc_telemetry.spec.model import Event, Meta, Property, Semantics, TelemetrySpec
@@ -46,7 +47,7 @@ class Machine:
     def agree(self, level: LEVEL, spec: TelemetrySpec = SPEC, *without: str) -> str:
         grant = new_grant(spec, level, datetime.fromtimestamp(clock.wall(), timezone.utc))
         fields = {name: text for name, text in declarations(spec).items() if name not in without}
-        return save_grant(self.home, spec.meta.name, grant._replace(fields=fields)).generation
+        return save_decision(self.home, {spec.meta.name: grant._replace(fields=fields)}).generation
 
     def decision(self, *specs: TelemetrySpec) -> Decision:
         registry = TelemetryRegistry.with_core()
@@ -144,7 +145,7 @@ def test_what_is_covered_is_the_least_of_then_and_now(machine: Machine) -> None:
     assert found is not None
     assert found["level"] == "minimal"
     assert not {"chain_depth", "hashed_command_name"} & found.keys()
-    save_grant(machine.home, "cmdorc.core", Grant())
+    save_decision(machine.home, {"cmdorc.core": Grant()})
     decision.refresh()
     assert decision.cover_of(SPEC.ref, "command_completed", f"{first}/debug") is None
 
@@ -156,7 +157,7 @@ def test_what_is_of_a_spec_that_is_not_known_here_stays_for_those_who_know_it(ma
     cover = decision.cover_of("shop@1", "billing.paid", stamp)
     assert cover is not None
     assert cover(b"whatever") == b"whatever"
-    save_grant(machine.home, "shop", Grant())
+    save_decision(machine.home, {"shop": Grant()})
     decision.refresh()
     assert decision.cover_of("shop@1", "billing.paid", stamp) is None
     assert decision.judge != machine.decision(dotted()).judge

@@ -12,31 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmdorc_telemetry import TelemetryLevel
 from cmdorc_telemetry.bounds import Bounds
-from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import new_grant, save_grant
 from cmdorc_telemetry.delivery import Delivery, Destination, cell
 from cmdorc_telemetry.delivery.cell import ERRANDS, BlockedError, Cell
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.reporter import TelemetryReporter
-from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Batch, BatchResult, Gated, Ledger, Row, View
 
-LONG = 30.0
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {LONG:g} s"
-        time.sleep(0.005)
+from .agreement import agree
+from .waiting import LONG, until
 
 
 def living(name: str = "telemetry") -> list[threading.Thread]:
@@ -449,6 +439,7 @@ async def test_a_pool_of_the_reporters_own_is_its_own(box: Cell) -> None:
 HANGING = """
 import asyncio, sys, threading, time
 from cmdorc_telemetry import Telemetry, TelemetryReporter
+from cmdorc_telemetry.application import CMDORC
 
 class Hanging(TelemetryReporter):
     async def report(self, event, payload):
@@ -456,7 +447,7 @@ class Hanging(TelemetryReporter):
         {hang}
 
 asked = threading.Event()
-telemetry = Telemetry.start(cmdorc_version="0.12.0", reporter=Hanging())
+telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"), reporters=[Hanging()])
 telemetry.fire("cmdorc_shutdown", __import__("cmdorc_telemetry.types").types.Session(id="s", started_at=time.time()))
 threading.Thread(target=lambda: telemetry.flush(60), daemon=True).start()
 assert asked.wait(30)
@@ -476,8 +467,7 @@ print(time.time(), flush=True)
 def test_a_process_ends_whatever_its_reporter_does(tmp_path: Path, hang: str) -> None:
     home = Home(tmp_path / "home")
     home.root.mkdir()
-    grant = new_grant(load_spec(CORE), TelemetryLevel.STANDARD, datetime.now(timezone.utc))
-    save_grant(home, "cmdorc.core", grant)
+    agree(home)
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("CMDORC", "DO_NOT"))}
     environ["CMDORC_HOME"] = str(home.root)
     process = subprocess.run([sys.executable, "-c", HANGING.format(hang=hang)], env=environ, timeout=LONG, check=True,

@@ -23,8 +23,9 @@ from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Batch, BatchResult, EventResult, Gated, Ledger, Row, View
 
+from .waiting import LONG, until
+
 NAME = "far"
-LONG = 30.0
 DAY = 86_400.0
 
 
@@ -346,12 +347,6 @@ def test_the_thread_sleeps_until_it_is_woken(tmp_path: Path, monkeypatch: pytest
     looks: list[float] = []
     delivery = Delivery(lambda: opened(tmp_path), [], lambda spool: not looks.append(time.monotonic()),
                         tmp_path / "locks", Bounds(batch_seconds=0))  # fmt: skip
-
-    def until(condition: Any, what: str) -> None:
-        deadline = time.monotonic() + LONG
-        while not condition():
-            assert time.monotonic() < deadline, what
-            time.sleep(0.002)
 
     delivery.wake()  # before there is anybody to wake
     delivery.start()

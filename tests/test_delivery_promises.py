@@ -25,16 +25,10 @@ from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Batch, BatchResult, EventResult, Gated, Lease, Leased, Ledger, Row, View
 
+from .waiting import LONG, until
+
 NAME = "far"
-LONG = 30.0
 """Seconds after which a condition that has not come true never will."""
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {LONG:g} s"
-        time.sleep(0.005)
 
 
 class Reporter(TelemetryReporter):

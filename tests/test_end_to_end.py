@@ -7,17 +7,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 
 import cmdorc
 import pytest
 
 from cmdorc_telemetry import TelemetryLevel, TelemetryOrchestrator
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import identities, new_grant, save_grant
-from cmdorc_telemetry.spec import CORE, load_spec
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.types import Ledger
+
+from .agreement import agree
 
 BIN = Path(sys.executable).parent
 
@@ -56,22 +55,14 @@ def serve(store: Path) -> Iterator[Servers]:
     servers.stop()
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    root = tmp_path / "home"
-    root.mkdir()
-    monkeypatch.setenv("CMDORC_HOME", str(root))
-    monkeypatch.chdir(tmp_path)
-    for name in ("DO_NOT_TRACK", "CMDORC_TELEMETRY", "CMDORC_TELEMETRY_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    return Home(root)
-
-
-def agree(home: Home, config: str, level: TelemetryLevel = TelemetryLevel.STANDARD) -> None:
-    home.config.write_text(config)
-    destinations = load_layer(home.config).destinations
-    grant = new_grant(load_spec(CORE), level, datetime.now(timezone.utc))
-    save_grant(home, "cmdorc.core", grant, identities(destinations))
+MINE = """
+[telemetry]
+plugins = ["http"]
+[telemetry.to.mine]
+plugin = "http"
+endpoint = "{}"
+audience = "private"
+"""
 
 
 async def session(runs: int = 3, *, flush: float = 20.0) -> dict[str, Ledger]:
@@ -111,7 +102,8 @@ def rows(store: Path) -> list[dict[str, object]]:
 
 
 async def test_reports_arrive_and_an_answer_comes_back(home: Home, serve: Servers, store: Path) -> None:
-    agree(home, f'[telemetry]\nplugins = ["http"]\nendpoint = "{serve()}"\n')
+    home.config.write_text(f'[telemetry]\nplugins = ["http"]\nendpoint = "{serve()}"\n')
+    agree(home)
     ledger = (await session())["http"]
     assert ledger.recorded > 0
     assert (ledger.acknowledged, ledger.pending, ledger.dropped) == (ledger.recorded, 0, {})
@@ -126,7 +118,8 @@ async def test_reports_arrive_and_an_answer_comes_back(home: Home, serve: Server
 async def test_a_dead_server_loses_and_doubles_nothing(home: Home, serve: Servers, store: Path) -> None:
     endpoint = serve()
     serve.stop()
-    agree(home, f'[telemetry]\nplugins = ["http"]\nendpoint = "{endpoint}"\n')
+    home.config.write_text(f'[telemetry]\nplugins = ["http"]\nendpoint = "{endpoint}"\n')
+    agree(home)
     first = (await session(flush=8.0))["http"]
     assert first.pending == first.recorded > 0
     assert "no connection" in first.last_error
@@ -141,8 +134,8 @@ async def test_private_fields_reach_only_a_server_that_is_the_users_own(
     home: Home, serve: Servers, store: Path
 ) -> None:
     endpoint = serve("--accept-private")
-    agree(home, f'[telemetry]\nplugins = ["http"]\n[telemetry.to.mine]\nplugin = "http"\nendpoint = "{endpoint}"\n'
-                'audience = "private"\n', TelemetryLevel.OFF)  # fmt: skip
+    home.config.write_text(MINE.format(endpoint))
+    agree(home, TelemetryLevel.OFF)
     ledger = await session()
     assert ledger["mine"].acknowledged == ledger["mine"].recorded > 0
     assert "Secret name" in json.dumps(rows(store))
@@ -150,15 +143,16 @@ async def test_private_fields_reach_only_a_server_that_is_the_users_own(
 
 async def test_a_server_of_somebody_else_refuses_private_fields(home: Home, serve: Servers, store: Path) -> None:
     endpoint = serve()
-    agree(home, f'[telemetry]\nplugins = ["http"]\n[telemetry.to.mine]\nplugin = "http"\nendpoint = "{endpoint}"\n'
-                'audience = "private"\n')  # fmt: skip
+    home.config.write_text(MINE.format(endpoint))
+    agree(home)
     ledger = (await session())["mine"]
     assert "Secret name" not in json.dumps(rows(store))
     assert ledger.dropped["rejected-by-server"] > 0
 
 
 async def test_without_the_plugin_events_wait(home: Home, serve: Servers) -> None:
-    agree(home, '[telemetry]\nplugins = []\nendpoint = "http://127.0.0.1:9/v1"\n')
+    home.config.write_text('[telemetry]\nplugins = []\nendpoint = "http://127.0.0.1:9/v1"\n')
+    agree(home)
     ledger = await session()
     assert ledger["http"].pending == ledger["http"].recorded > 0
     assert ledger["history"].acknowledged == ledger["history"].recorded

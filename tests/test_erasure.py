@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cmdorc_telemetry import files
-from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.erasure import Owed, forget, load_owed, note, strike
 from cmdorc_telemetry.errors import StorageError
+from cmdorc_telemetry.home import Home
 
 FIRST = Owed("id-1", "g1", "2020-01-02T03:04:05Z", {"http": "http endpoint=https://x.example/v1", "s1": 'odd "\\'})
 SECOND = Owed("id-2", "", "", {"http": "http"})
@@ -109,7 +109,7 @@ def test_processes_lose_nothing_of_each_other(home: Home) -> None:
     code = """
 import sys
 from pathlib import Path
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.erasure import Owed, load_owed, note, strike
 home, name = Home(Path(sys.argv[1])), sys.argv[2]
 sys.stdin.readline()

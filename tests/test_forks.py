@@ -22,7 +22,7 @@ def begin(home: Path, **options: object) -> Telemetry:
 
 
 def track(telemetry: Telemetry) -> bool:
-    return telemetry.track("command_completed", {"state": "success", "final": True, "duration_ms": 1})
+    return telemetry.track("command_completed", {"state": "success", "final": True, "manual": True, "duration_ms": 1})
 
 
 def test_only_what_our_threads_were_importing_is_imported_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,15 +96,15 @@ def test_a_child_that_must_not_deliver_hands_over(tmp_path: Path, monkeypatch: p
 
 
 def test_what_delivers_is_left_to_the_parent(tmp_path: Path) -> None:
-    telemetry = begin(tmp_path, reporter=NoopReporter())
+    telemetry = begin(tmp_path, reporters=[NoopReporter()])
     made = telemetry._recorder
     assert made is not None
     assert telemetry.flush(20)
-    delivery, owner = made._delivery, made._owner
+    delivery = made._delivery
     assert delivery is not None
-    assert owner is not None
+    assert len(made._owners) == 1
     made.forked()
-    assert (made._delivery, made._launch, made._owner, made._reporter) == (None, None, None, None)
+    assert (made._delivery, made._launch, made._owners, made._reporters) == (None, None, [], {})
     assert delivery in made._inherited
     assert track(telemetry)
     telemetry.close()
@@ -157,7 +157,7 @@ def test_a_spool_that_does_not_take_its_destinations_is_closed(tmp_path: Path, m
                 raise StorageError("the disk is full")
 
             patch.setattr(Spool, name, refuse)
-            telemetry = begin(tmp_path / name, reporter=NoopReporter())
+            telemetry = begin(tmp_path / name, reporters=[NoopReporter()])
             assert not telemetry.flush(20)
             assert closed
             closed.clear()

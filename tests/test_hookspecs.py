@@ -1,4 +1,4 @@
-"""The hooks are the nine of the design, each documented, and a plugin takes of a hook only what it needs."""
+"""The hooks are the ten of the design, each documented, and a plugin takes of a hook only what it needs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from cmdorc_telemetry.detector import Detector
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.spec import TelemetrySpec, load_spec
 from cmdorc_telemetry.spec.registry import CORE
-from cmdorc_telemetry.types import Anomaly, CompletedRun, Event, Session, Trigger
+from cmdorc_telemetry.types import Anomaly, Chain, CompletedRun, Event, Session, Trigger
 
 HOOKS = {
     "cmdorc_startup": ["session"],
     "cmdorc_completed": ["run"],
     "cmdorc_trigger": ["trigger"],
+    "cmdorc_chain": ["chain"],
     "cmdorc_shutdown": ["session"],
     "telemetry_specs": [],
     "telemetry_reporters": [],
@@ -30,6 +31,7 @@ RECORDS: dict[str, Any] = {
     "cmdorc_startup": Session(id="s", started_at=0.0),
     "cmdorc_completed": CompletedRun(run_id="r", command_name="Tests", state="success"),
     "cmdorc_trigger": Trigger(name="t", outcome="ran"),
+    "cmdorc_chain": Chain(id="c", trigger="t"),
     "cmdorc_shutdown": Session(id="s", started_at=0.0),
     "telemetry_anonymize": Event(spec="cmdorc.core@1", name="e", fields={}),
     "telemetry_anomaly": Anomaly(

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from cmdorc_telemetry import files
-from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.erasure import Owed, forget, note
 from cmdorc_telemetry.errors import StorageError
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import (
     another_identity,
     drop_identity,
@@ -111,7 +111,7 @@ def test_processes_agree_on_one_identity(home: Home) -> None:
     code = """
 import sys
 from pathlib import Path
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import ensure_identity
 sys.stdin.readline()
 print(ensure_identity(Home(Path(sys.argv[1]))))

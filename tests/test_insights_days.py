@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from cmdorc_telemetry import clock
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.history import HistoryReporter
-from cmdorc_telemetry.insights import command_days, command_runs, newest_bodies
+from cmdorc_telemetry.insights import command_days, command_runs, event_counts, newest_bodies
 from cmdorc_telemetry.types import Batch, BatchEvent
 
 NOW = 1_795_320_480.0  # Sunday 22 November 2026, 04:08 UTC
@@ -135,12 +136,16 @@ def test_the_newest_event_of_each_name(keep) -> None:
     assert found["other"]["x"] == 1
 
 
-def test_a_history_of_another_version_has_no_newest_event(keep) -> None:
+def test_a_history_of_an_earlier_version_has_no_newest_event_and_a_later_one_is_refused(keep) -> None:
     path = keep((0, "A", "success", 1))
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version=1")
-    db.close()
-    assert newest_bodies(path) == {}
+        assert newest_bodies(path) == {}
+        assert event_counts(path, now=NOW, days=3, parts=3) == []
+        db.execute("PRAGMA user_version=9")
+    for ask in (newest_bodies, lambda path: event_counts(path, now=NOW, days=3, parts=3)):
+        with pytest.raises(StorageError, match=r"\(schema 9; known here: 2\)"):
+            ask(path)
 
 
 def test_a_broken_history_is_named(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from cmdorc import (
     TriggerContext,
 )
 
+from cmdorc_telemetry.application import CMDORC, Application
 from cmdorc_telemetry.instrumentation import TelemetryOrchestrator, instrument, observe
 from cmdorc_telemetry.types import CompletedRun
 
@@ -211,14 +212,17 @@ class Standin:
         self.made.append(self)
 
     @classmethod
-    def start(cls, **options: Any) -> Standin:
-        return cls(**options)
+    def start(cls, application: Application, **options: Any) -> Standin:
+        return cls(application=application, **options)
 
     @classmethod
     def off(cls) -> Standin:
         off = cls()
         off.listening = False
         return off
+
+    def hears(self, hook: str) -> bool:
+        return True
 
     def fire(self, hook: str, record: object) -> None:
         self.calls.append(hook)
@@ -245,8 +249,8 @@ async def test_instrument(telemetry: type[Standin]) -> None:
     assert found.options == {
         "config": config,
         "plugins": [plugin],
-        "reporter": None,
-        "cmdorc_version": cmdorc.__version__,
+        "reporters": [],
+        "application": CMDORC._replace(version=cmdorc.__version__),
     }
     assert found.records[0].config_name == "ci.toml"
     await (await orchestrator.run_command("A")).wait()
@@ -272,7 +276,7 @@ async def test_telemetry_orchestrator(telemetry: type[Standin]) -> None:
     config: Any = SimpleNamespace(source=None)
     orchestrator: Any = TelemetryOrchestrator(CONFIG, executor, telemetry_reporter=reporter, config=config)
     assert isinstance(orchestrator, CommandOrchestrator)
-    assert orchestrator.telemetry.options["reporter"] is reporter
+    assert orchestrator.telemetry.options["reporters"] == [reporter]
     assert instrument(orchestrator) is orchestrator.telemetry
     async with orchestrator:
         await (await orchestrator.run_command("A")).wait()

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from cmdorc_telemetry import clock, files, journal
+from cmdorc_telemetry import clock, files
 from cmdorc_telemetry.bounds import Bounds
 from cmdorc_telemetry.errors import StorageError
-from cmdorc_telemetry.journal import HEADER, Journal, frame, orphans, parse, read_live, segments
+from cmdorc_telemetry.journal import Journal
+from cmdorc_telemetry.segment import HEADER, MAGIC, frame, orphans, parse, read_live, segments
 
 forking = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -159,12 +160,12 @@ def test_what_lies_between_records_is_counted_once(tmp_path: Path) -> None:
         b"",
         b"something else entirely",
         b" " * 600,
-        journal.MAGIC + b" " * 600,
-        journal.MAGIC + b"{}".ljust(600),
-        journal.MAGIC + b"[1]".ljust(600),
-        journal.MAGIC + b'{"generation":"g"}'.ljust(600),
-        journal.MAGIC + b'{"generation":"g","source":"s"}',
-        journal.MAGIC + b"\xff\xfe".ljust(600),
+        MAGIC + b" " * 600,
+        MAGIC + b"{}".ljust(600),
+        MAGIC + b"[1]".ljust(600),
+        MAGIC + b'{"generation":"g"}'.ljust(600),
+        MAGIC + b'{"generation":"g","source":"s"}',
+        MAGIC + b"\xff\xfe".ljust(600),
     ],
 )
 def test_a_file_that_is_no_segment_is_refused(data: bytes) -> None:

@@ -38,7 +38,7 @@ async def main():
 telemetry, same, threads = asyncio.run(main())
 telemetry.close()
 print(json.dumps({
-    "same": same, "threads": threads, "listening": telemetry.listening, "tracked": telemetry.track("x", {}),
+    "same": same, "threads": threads, "listening": telemetry.listening, "tracked": bool(telemetry.track("x", {})),
     "modules": sorted(set(sys.modules) - before), "touched": touched,
 }))
 """

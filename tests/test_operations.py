@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from msgspec import Struct
 
 from cmdorc_telemetry import clock
 from cmdorc_telemetry.errors import OperationDenied, OperationError
-from cmdorc_telemetry.operations import OperationRegistry, Tracked, lead, spec_operation
+from cmdorc_telemetry.operations import OperationRegistry, Tracked, _entered, lead, spec_operation
 from cmdorc_telemetry.spec import Operation, Outcome
 
 OPERATION = Operation(
@@ -72,7 +73,7 @@ def test_a_function_tells_its_success_and_its_failure() -> None:
 
 def test_arguments_that_do_not_fit_are_a_failure_and_raise_what_they_always_did() -> None:
     emitted = Emitted()
-    signup = Tracked(emitted, OPERATION)(lambda plan: None)
+    signup: Any = Tracked(emitted, OPERATION)(lambda plan: None)
     with pytest.raises(TypeError, match="unexpected keyword argument 'plam'"):
         signup(plam="team")
     assert emitted == [failure("TypeError")]
@@ -253,9 +254,212 @@ def test_without_telemetry_in_its_context_it_runs_all_the_same() -> None:
         assert asyncio.run(registry().execute("acme.signup", {"plan": "team"}, context)) == Made(7)
 
 
+def test_what_has_no_types_is_taken_and_given_as_it_is() -> None:
+    operations = OperationRegistry()
+    operations.register(OPERATION, lambda given, ctx: (given, ctx.name))
+    assert asyncio.run(operations.execute("acme.signup", [3], Calling(name="x"))) == ([3], "x")
+
+
 def test_a_name_is_registered_once_and_nothing_else_is_executed() -> None:
     operations = registry()
     with pytest.raises(OperationError, match=r"'acme\.signup' is registered already"):
         operations.register(OPERATION, later)
     with pytest.raises(OperationError, match=r"'acme\.sign' is not registered"):
         asyncio.run(operations.execute("acme.sign", {}, Calling()))
+
+
+# -- every kind of function --------------------------------------------------------------------------------------------
+
+
+def test_a_generator_is_an_operation_until_it_is_exhausted() -> None:
+    emitted = Emitted()
+
+    @Tracked(emitted, OPERATION)
+    def rows(plan: str) -> Generator[int, int, User]:
+        got = yield 1
+        if got == 5:
+            raise Full
+        yield got
+        return User(7)
+
+    assert inspect.isgeneratorfunction(rows)
+    assert list(rows("unused")) == [1, None]
+    assert emitted.pop()[2]["id"] == 7
+    talking = rows("team")
+    assert next(talking) == 1
+    assert emitted == [], "its outcome is not known yet"
+    assert talking.send(4) == 4
+    with pytest.raises(StopIteration) as stopped:
+        next(talking)
+    assert stopped.value.value == User(7)
+    assert emitted == [SUCCESS]
+    failing = rows("team")
+    next(failing)
+    with pytest.raises(Full):
+        failing.send(5)
+    assert emitted[1:] == [failure("Full", plan="team", code=507)]
+
+
+def test_whoever_takes_only_the_first_of_a_generator_makes_no_failure() -> None:
+    emitted = Emitted()
+
+    @Tracked(emitted, OPERATION)
+    def rows(plan: str) -> Generator[int, None, None]:
+        yield 1
+        yield 2
+
+    rows("never begun").close()
+    assert emitted == []
+    taken = rows("team")
+    next(taken)
+    taken.close()
+    assert [event for event, *_ in emitted] == ["signed_up"]
+
+
+def test_an_asynchronous_generator_stays_one() -> None:
+    emitted, seen = Emitted(), list[str]()
+
+    @Tracked(emitted, OPERATION)
+    async def rows(plan: str) -> AsyncGenerator[str, str]:
+        try:
+            got = yield "first"
+            while got != "end":
+                try:
+                    got = yield got
+                except Full:
+                    got = "caught"
+            if plan == "fails":
+                raise Full
+        finally:
+            seen.append(plan)
+
+    async def main() -> None:
+        assert inspect.isasyncgenfunction(rows)
+        talking = rows("team")
+        assert [await anext(talking), await talking.asend("x")] == ["first", "x"]
+        assert await talking.athrow(Full()) == "caught"
+        assert emitted == []
+        with pytest.raises(StopAsyncIteration):
+            await talking.asend("end")
+        failing = rows("fails")
+        await anext(failing)
+        with pytest.raises(Full):
+            await failing.asend("end")
+        closed = rows("closed")
+        await anext(closed)
+        await closed.aclose()
+        assert seen[-1] == "closed"
+        with pytest.raises(TypeError):
+            await anext(rows())  # type: ignore[call-arg]
+
+    asyncio.run(main())
+    assert seen == ["team", "fails", "closed"]
+    assert [(event, told.get("error_class")) for event, _, told in emitted] == [
+        ("signed_up", None), ("signup_failed", "Full"), ("signed_up", None), ("signup_failed", "TypeError")
+    ]  # fmt: skip
+
+
+def test_methods_of_every_kind() -> None:
+    emitted = Emitted()
+    tracked = Tracked(emitted, OPERATION)
+
+    class Shop:
+        @tracked
+        def method(self, plan: str) -> User:
+            assert isinstance(self, Shop)
+            return User(7)
+
+        @tracked
+        @classmethod
+        def of_class(cls, plan: str) -> User:
+            assert cls is Shop
+            return User(7)
+
+        @classmethod
+        @tracked
+        def of_class_too(cls, plan: str) -> User:
+            assert cls is Shop
+            return User(7)
+
+        @tracked
+        @staticmethod
+        def static(plan: str) -> User:
+            return User(7)
+
+    for call in (Shop().method, Shop.of_class, Shop.of_class_too, Shop.static, Shop().static):
+        assert call("team") == User(7)
+    assert emitted == [SUCCESS] * 5
+
+
+def test_a_function_without_a_signature() -> None:
+    emitted = Emitted()
+    assert Tracked(emitted, OPERATION)(max)(3, 2) == 3
+    assert emitted == [("signed_up", 2, {"outcome": "success"})]
+
+
+def test_one_object_serves_blocks_that_overlap() -> None:
+    emitted = Emitted()
+    tracked = Tracked(emitted, OPERATION)
+    going = asyncio.Event()
+
+    async def one(plan: str, wait: bool) -> None:
+        async with tracked as running:
+            running.input = {"plan": plan}
+            if wait:
+                await going.wait()
+            running.output = User(1)
+
+    async def main() -> None:
+        slow = asyncio.create_task(one("slow", True))
+        await asyncio.sleep(0)
+        failing = asyncio.create_task(fails())
+        await asyncio.sleep(0)
+        await one("fast", False)
+        going.set()
+        await slow
+        with pytest.raises(Full):
+            await failing
+
+    async def fails() -> None:
+        async with tracked as running:
+            running.input = {"plan": "failing"}
+            await going.wait()
+            raise Full
+
+    asyncio.run(main())
+    assert [(event, told["plan"]) for event, _, told in emitted] == [
+        ("signed_up", "fast"), ("signed_up", "slow"), ("signup_failed", "failing")
+    ]  # fmt: skip
+
+
+def test_a_block_may_be_left_in_another_context_than_it_was_entered_in() -> None:
+    emitted = Emitted()
+    tracked = Tracked(emitted, OPERATION)
+
+    def both() -> None:
+        for plan in ("team", "free"):
+            copy_context().run(tracked.__enter__).input = {"plan": plan}
+            copy_context().run(tracked.__exit__, None, None, None)
+
+    copy_context().run(both)
+    assert [told["plan"] for _, _, told in emitted] == ["team", "free"]
+
+    def left_elsewhere() -> int:
+        for _ in range(10):
+            tracked.__enter__()
+            copy_context().run(tracked.__exit__, None, None, None)
+        return len(_entered.get())
+
+    assert copy_context().run(left_elsewhere) == 1, "what is over is not remembered"
+
+
+def test_what_goes_wrong_with_telling_is_nobodys_exception(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def emit(self, event: str, version: Any, properties: Mapping[str, Any]) -> None:
+            raise RuntimeError("secret text")
+
+    with Tracked(Broken(), OPERATION):
+        pass
+    (record,) = caplog.records
+    assert record.getMessage().startswith("what became of an operation could not be told: RuntimeError at")
+    assert "secret" not in record.getMessage()

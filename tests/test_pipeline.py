@@ -14,28 +14,34 @@ import pytest
 from msgspec import Struct
 
 from cmdorc_telemetry import TelemetryConfig, TelemetryLevel, clock, hookimpl
-from cmdorc_telemetry import journal as journals
 from cmdorc_telemetry.capture import Capture, completed_properties, machine_fields
-from cmdorc_telemetry.config import DestinationConfig, Home, load_layer
-from cmdorc_telemetry.consent import Grant, identities, new_grant, save_grant
+from cmdorc_telemetry.config import DestinationConfig, load_layer
+from cmdorc_telemetry.consent import Grant, save_decision
+from cmdorc_telemetry.declarations import identities, new_grant
+from cmdorc_telemetry.destinations import make_reporter
 from cmdorc_telemetry.errors import ConfigError, ConsentError, PluginError
 from cmdorc_telemetry.files import FileLock
 from cmdorc_telemetry.gate import Gate
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal
-from cmdorc_telemetry.pipeline import Pipeline, make_reporter
+from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import NoopReporter
+from cmdorc_telemetry.segment import Orphan, Segment, read_live
 from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spec.model import Event, Meta, Property, Semantics, TelemetrySpec
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import CompletedRun, EventResult, Leased, Row, View
 
+from .agreement import agree
+
 LEVEL = TelemetryLevel
 SPEC = load_spec(CORE)
 REF = SPEC.ref
 NOW = datetime.now(timezone.utc)
+FAR = '[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n'
 
 
 class Plain(NoopReporter):
@@ -83,8 +89,7 @@ class Machine:
         self.home.config.write_text(text)
 
     def agree(self, level: LEVEL = LEVEL.STANDARD, *, spec: TelemetrySpec = SPEC) -> None:
-        grant = new_grant(spec, level, datetime.now(timezone.utc))
-        save_grant(self.home, spec.meta.name, grant, identities(self.destinations()))
+        agree(self.home, level, spec=spec)
 
     def destinations(self) -> tuple[DestinationConfig, ...]:
         return load_layer(self.home.config).destinations
@@ -94,6 +99,19 @@ class Machine:
     ) -> Pipeline:
         situation = Situation.read(self.environ, config=config)
         return Pipeline(situation, PluginHost(enabled, plugins, known=()))
+
+    def far(self, *plugins: object) -> Pipeline:
+        """One that somebody agreed to, with ``plugins`` and one shared destination, far."""
+        self.write(FAR)
+        self.agree()
+        return self.pipeline(*plugins, carriers(plain=Plain))
+
+    def imported(self, pipeline: Pipeline) -> Spool:
+        """Its spool, with one event."""
+        spool = self.open(pipeline)
+        self.orphan(pipeline)
+        pipeline.pump(spool)
+        return spool
 
     def open(self, pipeline: Pipeline) -> Spool:
         self._spools.append(pipeline.open_spool())
@@ -138,7 +156,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 
 def segments(machine: Machine) -> list[str]:
-    return sorted(path.name for path in journals.segments(machine.home.journal))
+    return sorted(path.name for path in machine.home.journal.glob("*.seg"))
 
 
 def pending(spool: Spool, name: str = "history") -> int:
@@ -167,7 +185,7 @@ def test_specs_of_plugins_are_in_force_and_a_clashing_one_is_reported(
     assert pipeline.shapes.event("app.good@1", "thing_done") is not None
     assert list(pipeline.host.failures) == ["bad"]
     (warning,) = warnings()
-    assert "'command_completed' is declared already, by cmdorc-telemetry" in warning
+    assert "'command_completed' is declared already, by cmdorc" in warning
 
 
 def test_a_listed_reporter_without_settings_is_a_destination_of_its_own_name(machine: Machine) -> None:
@@ -218,12 +236,8 @@ def test_an_anonymizer_has_its_say(machine: Machine) -> None:
         def telemetry_anonymize(self, event: object) -> Mapping[str, Any]:
             return {"os": None}
 
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
-    machine.agree()
-    pipeline = machine.pipeline(Mask(), carriers(plain=Plain))
-    spool = machine.open(pipeline)
-    machine.orphan(pipeline)
-    pipeline.pump(spool)
+    pipeline = machine.far(Mask())
+    spool = machine.imported(pipeline)
     (body,) = send(pipeline, spool, "far")
     assert "os" not in body
     assert "arch" in body
@@ -237,12 +251,8 @@ def test_an_anonymizer_that_adds_something_is_named(machine: Machine) -> None:
         def telemetry_anonymize(self, event: object) -> Mapping[str, Any]:
             return {"os": None, "secret": 1}
 
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
-    machine.agree()
-    pipeline = machine.pipeline(Adding(), carriers(plain=Plain))
-    spool = machine.open(pipeline)
-    machine.orphan(pipeline)
-    pipeline.pump(spool)
+    pipeline = machine.far(Adding())
+    spool = machine.imported(pipeline)
     assert pipeline.host.failures["Adding"].startswith("returned 'secret', which is not its to set: that is ignored")
     assert stored(spool).withheld == {"os": "Adding"}
     assert pipeline.anonymizers[0].name == "Adding"
@@ -253,9 +263,7 @@ def test_an_anonymizer_that_adds_something_is_named(machine: Machine) -> None:
 
 
 def test_what_waits_goes_on_waiting_while_the_decision_cannot_be_read(machine: Machine) -> None:
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
-    machine.agree()
-    pipeline = machine.pipeline(carriers(plain=Plain))
+    pipeline = machine.far()
     spool = machine.open(pipeline)
     machine.orphan(pipeline)
     assert pipeline.pump(spool)
@@ -274,6 +282,22 @@ def test_what_waits_goes_on_waiting_while_the_decision_cannot_be_read(machine: M
     assert len(send(pipeline, spool, "far")) == 1
 
 
+def test_nothing_is_sent_while_nobody_can_tell_which_id_was_given_up(machine: Machine) -> None:
+    pipeline = machine.far()
+    spool = machine.open(pipeline)
+    machine.orphan(pipeline)
+    assert pipeline.pump(spool)
+    machine.home.install_id.unlink()
+    machine.home.salt.unlink()
+    machine.home.erasure.write_text("half an entr")
+    later = machine.far()
+    with pytest.raises(ConsentError, match=r"erasure\.toml cannot be used"):
+        later.ask()
+    machine.home.erasure.unlink()
+    later.ask()
+    assert len(send(later, spool, "far")) == 1
+
+
 def test_a_destination_that_was_never_shown_gets_nothing(machine: Machine) -> None:
     machine.write('[telemetry]\n[telemetry.to.shown]\nplugin = "plain"\n')
     machine.agree()
@@ -283,21 +307,17 @@ def test_a_destination_that_was_never_shown_gets_nothing(machine: Machine) -> No
     assert [to.name for to in pipeline.waiting] == ["new"]
     assert [view.name for view in pipeline.views()] == ["history", "shown", "mine"]
     assert [route.name for route in pipeline.routes()] == ["history", "shown", "mine"]
-    spool = machine.open(pipeline)
-    machine.orphan(pipeline)
-    pipeline.pump(spool)
+    spool = machine.imported(pipeline)
     assert set(spool.ledger()) == {"history", "shown", "mine"}
     (new,) = pipeline.waiting
     assert pipeline.body_for(new, stored(spool)) is None
 
 
 def test_what_waits_for_a_destination_goes_with_its_consent(machine: Machine) -> None:
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
-    machine.agree()
-    pipeline = machine.pipeline(carriers(plain=Plain))
+    pipeline = machine.far()
     machine.orphan(pipeline)
     pipeline.pump(machine.open(pipeline))
-    save_grant(machine.home, "cmdorc.core", new_grant(SPEC, LEVEL.STANDARD, NOW), {})
+    save_decision(machine.home, {"cmdorc.core": new_grant(SPEC, LEVEL.STANDARD, NOW)}, {})
     ledger = machine.open(machine.pipeline(carriers(plain=Plain))).ledger()["far"]
     assert (ledger.removed, dict(ledger.dropped)) == (True, {"withdrawn-consent": 1})
 
@@ -356,7 +376,7 @@ def test_an_operators_decision_holds_for_what_was_recorded_under_it(machine: Mac
 
 
 def test_a_decision_written_meanwhile_is_read_again(machine: Machine) -> None:
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
+    machine.write(FAR)
     machine.agree()
     config = TelemetryConfig(enabled=True, level=LEVEL.MINIMAL)
     pipeline = machine.pipeline(carriers(plain=Plain), config=config)
@@ -367,7 +387,7 @@ def test_a_decision_written_meanwhile_is_read_again(machine: Machine) -> None:
     machine.agree(LEVEL.MINIMAL)
     assert pipeline.refresh()
     assert pipeline.level_of(old, "cmdorc.core") == "minimal"
-    save_grant(machine.home, "cmdorc.core", Grant())
+    save_decision(machine.home, {"cmdorc.core": Grant()})
     assert pipeline.refresh()
     assert (pipeline.policy.record, pipeline.allowed, pipeline.routes()[0].body(leased())) == (False, [], None)
     machine.home.consent.unlink()
@@ -401,9 +421,7 @@ def test_a_consent_to_debug_ends_by_itself(machine: Machine, monkeypatch: pytest
 @pytest.fixture
 def ready(machine: Machine) -> tuple[Pipeline, Spool]:
     """A pipeline with one shared destination, and its spool."""
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
-    machine.agree()
-    pipeline = machine.pipeline(carriers(plain=Plain))
+    pipeline = machine.far()
     return pipeline, machine.open(pipeline)
 
 
@@ -445,15 +463,15 @@ def test_one_file_that_cannot_be_read_does_not_stop_the_others(
 ) -> None:
     pipeline, spool = ready
     bad, good = sorted([machine.orphan(pipeline), machine.orphan(pipeline)])
-    read = journals.Orphan.read
+    read = Orphan.read
 
-    def failing(orphan: journals.Orphan, offset: int) -> journals.Segment:
+    def failing(orphan: Orphan, offset: int) -> Segment:
         if orphan.path == bad:
             raise OSError(5, "Input/output error")
         return read(orphan, offset)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journals.Orphan, "read", failing)
+        patch.setattr(Orphan, "read", failing)
         assert pipeline.pump(spool)
     assert segments(machine) == [bad.name]
     assert pending(spool) == 1
@@ -467,14 +485,14 @@ def test_a_file_that_somebody_deletes_meanwhile_is_not_imported(
 ) -> None:
     pipeline, spool = ready
     machine.orphan(pipeline)
-    read = journals.Orphan.read
+    read = Orphan.read
 
-    def deleted(orphan: journals.Orphan, offset: int) -> journals.Segment:
+    def deleted(orphan: Orphan, offset: int) -> Segment:
         segment = read(orphan, offset)
         orphan.path.unlink()
         return segment
 
-    monkeypatch.setattr(journals.Orphan, "read", deleted)
+    monkeypatch.setattr(Orphan, "read", deleted)
     assert pipeline.pump(spool)
     assert pending(spool) == 0
     assert spool.oldest() is None
@@ -550,7 +568,7 @@ def test_the_first_segment_of_a_process_is_of_the_decision_of_now(machine: Machi
     assert pipeline.pump(spool, own)
     assert own.append(machine.record())
     assert own.path is not None
-    assert journals.read_live(own.path, 0).generation == pipeline.policy.stamp
+    assert read_live(own.path, 0).generation == pipeline.policy.stamp
     own.close()
 
 
@@ -575,14 +593,12 @@ def test_what_was_gated_under_a_decision_that_is_no_more_is_gated_again(
 
 
 def test_a_field_without_consent_is_not_shared(machine: Machine) -> None:
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
+    machine.write(FAR)
     grant = new_grant(SPEC, LEVEL.STANDARD, NOW)
     fields = {name: text for name, text in grant.fields.items() if name != "command_completed/chain_depth"}
-    save_grant(machine.home, "cmdorc.core", grant._replace(fields=fields), identities(machine.destinations()))
+    save_decision(machine.home, {"cmdorc.core": grant._replace(fields=fields)}, identities(machine.destinations()))
     pipeline = machine.pipeline(carriers(plain=Plain))
-    spool = machine.open(pipeline)
-    machine.orphan(pipeline)
-    pipeline.pump(spool)
+    spool = machine.imported(pipeline)
     (body,) = send(pipeline, spool, "far")
     assert "chain_depth" not in body
     assert "concurrent_runs" in body
@@ -597,16 +613,14 @@ def test_a_field_without_consent_is_not_shared(machine: Machine) -> None:
 
 
 def test_a_destination_gets_nothing_that_was_recorded_before_its_yes(machine: Machine) -> None:
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
+    machine.write(FAR)
     machine.agree()
     before = machine.pipeline(carriers(plain=Plain))
     machine.orphan(before)
     machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n[telemetry.to.new]\nplugin = "plain"\n')
     machine.agree()
     pipeline = machine.pipeline(carriers(plain=Plain))
-    spool = machine.open(pipeline)
-    machine.orphan(pipeline)
-    pipeline.pump(spool)
+    spool = machine.imported(pipeline)
     assert len(send(pipeline, spool, "far")) == 2
     rows = [item.row for item in spool.lease("new", 0.0).items]
     bodies = [pipeline.body_for(pipeline.allowed[1], row) for row in rows]
@@ -615,11 +629,9 @@ def test_a_destination_gets_nothing_that_was_recorded_before_its_yes(machine: Ma
 
 def test_an_operator_needs_no_fields_to_be_shown(machine: Machine) -> None:
     machine.environ["CMDORC_TELEMETRY"] = "standard"
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
+    machine.write(FAR)
     pipeline = machine.pipeline(carriers(plain=Plain))
-    spool = machine.open(pipeline)
-    machine.orphan(pipeline)
-    pipeline.pump(spool)
+    spool = machine.imported(pipeline)
     (body,) = send(pipeline, spool, "far")
     assert "chain_depth" in body
 
@@ -631,7 +643,7 @@ def test_switched_off_nothing_is_imported_and_what_waited_to_be_shared_is_taken_
     machine.orphan(pipeline)
     pipeline.pump(spool)
     machine.orphan(pipeline)
-    save_grant(machine.home, "cmdorc.core", Grant())
+    save_decision(machine.home, {"cmdorc.core": Grant()})
     before, files = spool.ledger(), segments(machine)
     assert not pipeline.pump(spool)
     off = machine.open(pipeline)
@@ -697,9 +709,7 @@ def test_what_no_reporter_can_take_is_not_waited_for(machine: Machine) -> None:
     machine.write('[telemetry]\n[telemetry.to.sea]\nplugin = "bottle"\n')
     machine.agree()
     pipeline = machine.pipeline()
-    spool = machine.open(pipeline)
-    machine.orphan(pipeline)
-    pipeline.pump(spool)
+    spool = machine.imported(pipeline)
     acknowledge(spool, "history")
     pipeline.pump(spool)
     assert pending(spool, "sea") == 1
@@ -777,9 +787,7 @@ def test_bodies(machine: Machine) -> None:
     )
     machine.agree()
     pipeline = machine.pipeline(carriers(plain=Plain))
-    spool = machine.open(pipeline)
-    machine.orphan(pipeline)
-    pipeline.pump(spool)
+    spool = machine.imported(pipeline)
     row = stored(spool)
     bodies = {to.name: json.loads(pipeline.body_for(to, row) or b"{}") for to in pipeline.allowed}
     assert bodies["far"]["level"] == "standard"
@@ -793,7 +801,7 @@ def test_bodies(machine: Machine) -> None:
     }  # fmt: skip
     assert pipeline.shared_body(row, LEVEL.OFF) is None
     before = pipeline.allowed
-    save_grant(machine.home, "cmdorc.core", new_grant(SPEC, LEVEL.OFF, NOW), {})
+    save_decision(machine.home, {"cmdorc.core": new_grant(SPEC, LEVEL.OFF, NOW)}, {})
     pipeline.refresh()
     gone = {to.name: pipeline.body_for(to, row) for to in before}
     assert [name for name, body in gone.items() if body is not None] == ["mine"]
@@ -839,9 +847,7 @@ def test_reporters_are_made_with_their_checked_settings(machine: Machine) -> Non
 
 
 def test_delivery_is_to_all_or_only_to_some(machine: Machine) -> None:
-    machine.write('[telemetry]\n[telemetry.to.far]\nplugin = "plain"\n')
-    machine.agree()
-    pipeline = machine.pipeline(carriers(plain=Plain))
+    pipeline = machine.far()
     assert [route.name for route in pipeline.delivery().destinations] == ["history", "far"]
     assert [route.name for route in pipeline.delivery(only=["far"]).destinations] == ["far"]
     machine.orphan(pipeline)

@@ -11,35 +11,34 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime, timezone
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmdorc_telemetry import TelemetryLevel
-from cmdorc_telemetry import journal as journals
 from cmdorc_telemetry.capture import Capture, completed_properties, machine_fields
-from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import new_grant, save_grant
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import ensure_identity
-from cmdorc_telemetry.journal import Journal, frame
+from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
+from cmdorc_telemetry.segment import Orphan, frame
 from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import CompletedRun
 
+from .agreement import agree
+
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 STEPS: list[tuple[type[Any], str]] = [
-    (journals.Orphan, "read"),
+    (Orphan, "read"),
     (Spool, "take_in"),
-    (journals.Orphan, "linked"),  # asked inside the transaction, before anything is written
+    (Orphan, "linked"),  # asked inside the transaction, before anything is written
     (Spool, "_drop"),  # inside it, after the rows
-    (journals.Orphan, "discard"),
+    (Orphan, "discard"),
     (Spool, "finish"),
 ]
 MOMENTS = [(owner, step, after) for owner, step in STEPS for after in (False, True)]
@@ -50,8 +49,7 @@ class Machine:
 
     def __init__(self, root: Path) -> None:
         self.home = Home(root)
-        save_grant(self.home, "cmdorc.core",
-                   new_grant(load_spec(CORE), TelemetryLevel.STANDARD, datetime.now(timezone.utc)))  # fmt: skip
+        agree(self.home)
         constants = {**machine_fields(), "anonymous_install_id": ensure_identity(self.home).install_id}
         self.capture = Capture([load_spec(CORE)], constants)
         self.serial = self.losses = 0

@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from cmdorc_telemetry import CompletedRun, NoopReporter, hookimpl, plugins
+from cmdorc_telemetry import CompletedRun, NoopReporter, anonymizers, hookimpl, plugins
+from cmdorc_telemetry.anonymizers import Anonymizer
 from cmdorc_telemetry.detector import Detector
 from cmdorc_telemetry.discovery import Installed
 from cmdorc_telemetry.errors import PluginError
-from cmdorc_telemetry.plugins import Anonymizer, PluginHost
+from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.types import Anomaly, Event
@@ -594,7 +595,7 @@ def test_an_answer_that_is_no_mapping_is_a_failure(answer: object) -> None:
 
 
 def test_an_anonymizer_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "ANONYMIZE_SECONDS", 0.05)
+    monkeypatch.setattr(anonymizers, "ANONYMIZE_SECONDS", 0.05)
     go_on, calls = threading.Event(), []
 
     def hang(event: Event) -> dict[str, Any]:

@@ -18,8 +18,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cmdorc_telemetry import TelemetryConfig, TelemetryLevel
-from cmdorc_telemetry.config import DestinationConfig, Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, identities, save_grant
+from cmdorc_telemetry.application import CORE_SPEC
+from cmdorc_telemetry.config import DestinationConfig, load_layer
+from cmdorc_telemetry.consent import Grant, save_decision
+from cmdorc_telemetry.declarations import identities
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.policy import Policy, allowed_destinations
 from cmdorc_telemetry.situation import Situation
 
@@ -50,7 +53,7 @@ def decided(spec: str, record: bool, share: TelemetryLevel, at: datetime, expire
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         moment = f"{at:%Y-%m-%dT%H:%M:%SZ}"
-        save_grant(home, spec, Grant(record, share, moment, debug_expires=expires), SHOWN)
+        save_decision(home, {spec: Grant(record, share, moment, debug_expires=expires)}, SHOWN)
         text = home.consent.read_bytes()
     level = share
     if share is DEBUG and (expires is None or expires <= NOW):

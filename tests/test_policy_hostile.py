@@ -7,18 +7,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmdorc_telemetry import TelemetryLevel
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, identities, new_grant, save_grant
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.policy import CI_VARIABLES
-from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.testing import FaultServer
+
+from .agreement import agree
 
 CMDORC = Path(sys.executable).with_name("cmdorc")
 COMMANDS = '\n[[command]]\nname = "A secret"\ncommand = "echo a"\ntriggers = []\n'
@@ -75,8 +73,7 @@ class Project:
     def agree(self) -> None:
         """A person's yes to STANDARD, and to what their file names."""
         self.home.config.write_text(self.config)
-        grant = new_grant(load_spec(CORE), TelemetryLevel.STANDARD, datetime.now(timezone.utc))
-        save_grant(self.home, CORE_SPEC, grant, identities(load_layer(self.home.config).destinations))
+        agree(self.home)
 
     def grant(self) -> None:
         """An operator's."""
@@ -173,9 +170,9 @@ def _tables(wishes: list[tuple[str, list[str]]]) -> str:
 
 SPECS: dict[str, tuple[str | None, str]] = {
     "core": (OURS.format(name="cmdorc.core", event="mine"),
-             "spec cmdorc.core is declared already, by cmdorc-telemetry"),
+             "spec cmdorc.core is declared already, by cmdorc"),
     "event": (OURS.format(name="acme.app", event="command_completed"),
-              "event 'command_completed' is declared already, by cmdorc-telemetry"),
+              "event 'command_completed' is declared already, by cmdorc"),
     "broken": ("[meta", "is not valid TOML"),
     "nested": ("a = " + "[" * 99_999, "ours.toml: is "),
     "large": ("#" * (1 << 20) + "\n", "is larger than 1 MiB"),
@@ -230,7 +227,8 @@ def test_a_spec_that_a_project_adds_has_no_consent(project: Project, usual: dict
     code = """
 from pathlib import Path
 from cmdorc_telemetry import Telemetry, load_telemetry_config
-telemetry = Telemetry.start(config=load_telemetry_config("cmdorc.toml"), cmdorc_version="0.12.0")
+from cmdorc_telemetry.application import CMDORC
+telemetry = Telemetry.start(config=load_telemetry_config("cmdorc.toml"), application=CMDORC._replace(version="0.12.0"))
 assert telemetry.recording
 assert not telemetry.track("paid", {"command_name": "A secret"})
 assert telemetry.flush(20)

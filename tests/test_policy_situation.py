@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from cmdorc_telemetry import TelemetryConfig, TelemetryLevel
-from cmdorc_telemetry.config import Home, Layer
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, load_consent, new_grant, save_decision, save_grant
+from cmdorc_telemetry.application import CORE_SPEC
+from cmdorc_telemetry.config import Layer
+from cmdorc_telemetry.consent import Grant, load_consent, save_decision
+from cmdorc_telemetry.declarations import new_grant
 from cmdorc_telemetry.errors import ConfigError, ConsentError
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.policy import Policy
 from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
@@ -66,7 +69,7 @@ def test_asking_in_files_and_code_never_turns_anything_on(environ: dict[str, str
 
 
 def test_what_holds_for_one_program_or_project_can_be_left_out(environ: dict[str, str], home: Home) -> None:
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     situation = Situation.read(environ, config=TelemetryConfig(enabled=True), project=Layer(level=MINIMAL))
     assert situation.policy().share is MINIMAL
     assert situation.policy(layered=False).share is STANDARD
@@ -84,7 +87,7 @@ def test_what_holds_for_one_program_or_project_can_be_left_out(environ: dict[str
 def test_an_argument_lowers_for_its_program_alone(
     config: TelemetryConfig, share: TelemetryLevel, environ: dict[str, str], home: Home
 ) -> None:
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     situation = Situation.read(environ, config=config)
     for each in (situation, situation.again()):
         assert each.policy().share is share
@@ -110,7 +113,7 @@ def test_an_operators_file_counts_where_nobody_decided(environ: dict[str, str], 
 def test_an_operators_file_only_lowers_where_a_person_decided(
     project: Layer | None, environ: dict[str, str], home: Home
 ) -> None:
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     home.config.write_text("[telemetry]\nplugins = ['mine']")
     operators_file(environ, "plugins = ['theirs']\nlevel = 'minimal'")
     situation = Situation.read(environ, project=project)
@@ -134,17 +137,17 @@ def test_an_operators_file_that_is_not_there_is_an_error(environ: dict[str, str]
 def test_a_decision_is_seen_by_those_who_read_again(environ: dict[str, str], home: Home) -> None:
     project = Layer(level=MINIMAL)
     before = Situation.read(environ, config=TelemetryConfig(enabled=True, level=STANDARD), project=project)
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     yes = before.again()
     assert (yes.argument, yes.project) == (before.argument, project)
     assert (yes.policy().share, yes.policy(layered=False).share) == (MINIMAL, STANDARD)
     assert yes.policy().generation == yes.consent.generation  # type: ignore[union-attr]
-    save_grant(home, CORE_SPEC, NO)
+    save_decision(home, {CORE_SPEC: NO})
     assert not yes.again().policy().record
 
 
 def test_a_file_that_breaks_meanwhile_turns_everything_off(environ: dict[str, str], home: Home) -> None:
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     situation = Situation.read(environ)
     home.config.write_text("[telemetry")
     again = situation.again()
@@ -157,7 +160,7 @@ def test_a_file_that_breaks_meanwhile_turns_everything_off(environ: dict[str, st
 def test_a_yes_to_debug_ends_in_a_running_process(
     environ: dict[str, str], home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_grant(home, CORE_SPEC, new_grant(load_spec(CORE), DEBUG, NOW))
+    save_decision(home, {CORE_SPEC: new_grant(load_spec(CORE), DEBUG, NOW)})
     situation = Situation.read(environ)
     last = NOW + timedelta(days=30)
     for moment, level in ((last - timedelta(seconds=1), DEBUG), (last, STANDARD)):
@@ -216,7 +219,7 @@ def test_what_somebody_may_have_damaged_or_written_turns_everything_off(
 ) -> None:
     damage, why = DAMAGE[name]
     environ["CMDORC_TELEMETRY"] = "standard"  # an operator is not asked instead of a person who cannot be heard
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     running = Situation.read(environ)
     assert running.policy().share is STANDARD
     damage(home)
@@ -227,7 +230,7 @@ def test_what_somebody_may_have_damaged_or_written_turns_everything_off(
                                       "`cmdorc telemetry opt-out` or `opt-in` writes a new decision")  # fmt: skip
     with pytest.raises(ConsentError, match=why):
         load_consent(home)
-    assert save_grant(home, CORE_SPEC, NO) == load_consent(home)
+    assert save_decision(home, {CORE_SPEC: NO}) == load_consent(home)
     assert stat.S_IMODE(home.telemetry.stat().st_mode) == 0o700
     assert stat.S_IMODE(home.consent.stat().st_mode) == 0o600
     again = Situation.read(environ).policy()
@@ -269,7 +272,7 @@ def test_of_a_file_that_ends_too_early_nothing_more_is_granted_than_of_all_of_it
 
 
 def test_a_decision_may_be_kept_elsewhere(environ: dict[str, str], home: Home, tmp_path: Path) -> None:
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     home.telemetry.rename(tmp_path / "elsewhere")
     home.telemetry.symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "consent.toml").rename(tmp_path / "dot-consent.toml")
@@ -280,7 +283,7 @@ def test_a_decision_may_be_kept_elsewhere(environ: dict[str, str], home: Home, t
 
 
 def test_a_folder_of_somebody_else_is_no_place_for_a_decision(environ: dict[str, str], home: Home) -> None:
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     os.chown(home.telemetry, SOMEBODY, -1)
     assert "telemetry: it belongs to somebody else" in Situation.read(environ).trouble
 
@@ -300,9 +303,9 @@ def test_a_file_that_somebody_else_may_have_written_names_nobody(
     home.config.write_text("[telemetry]\nplugins = ['http']\n[telemetry.to.spy]\nplugin = 'http'\naudience = 'private'")
     change(home.config)
     assert Situation.read(environ).trouble == ""  # nobody decided: nothing to look after
-    save_grant(home, CORE_SPEC, NO)
+    save_decision(home, {CORE_SPEC: NO})
     assert Situation.read(environ).trouble == ""
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     found = Situation.read(environ)
     until = "until it is yours, and only you can write to it"
     assert found.trouble == (why and f"{home.config} cannot be used ({why}): nothing is recorded or sent {until}")
@@ -313,7 +316,7 @@ def test_a_file_that_somebody_else_may_have_written_names_nobody(
 def test_the_administrator_may_provide_a_file_and_a_folder_but_no_decision(
     environ: dict[str, str], home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     home.config.write_text("[telemetry]")
     os.chown(home.consent, SOMEBODY, -1)
     monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
@@ -325,7 +328,7 @@ def test_the_administrator_may_provide_a_file_and_a_folder_but_no_decision(
 
 
 def test_a_link_to_a_file_of_somebody_else_is_seen_through(environ: dict[str, str], home: Home, tmp_path: Path) -> None:
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     theirs = tmp_path / "theirs.toml"
     theirs.write_text("[telemetry]")
     home.config.symlink_to(theirs)
@@ -352,7 +355,7 @@ def test_looking_costs_two_calls_and_none_where_nobody_decided(
         monkeypatch.setattr(os, name, counted)
     Situation.read(environ)
     assert calls == [("lstat", "consent.toml"), ("open", "config.toml")]
-    save_grant(home, CORE_SPEC, YES)
+    save_decision(home, {CORE_SPEC: YES})
     home.config.write_text("")
     calls.clear()
     Situation.read(environ)

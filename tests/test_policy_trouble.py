@@ -8,18 +8,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmdorc_telemetry import Telemetry, TelemetryLevel, clock
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, identities, load_consent, new_grant, save_grant
+from cmdorc_telemetry import Telemetry, clock
+from cmdorc_telemetry.application import CORE_SPEC
+from cmdorc_telemetry.consent import load_consent, save_decision
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.policy import CI_VARIABLES
-from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.testing import FaultServer
+
+from .agreement import agree
 
 CMDORC = Path(sys.executable).with_name("cmdorc")
 SOMEBODY = 12345
@@ -41,8 +42,7 @@ class User:
     def agree(self) -> None:
         self.home.root.mkdir(mode=0o700)
         self.home.config.write_text(f'[telemetry]\nplugins = ["http"]\nendpoint = "{self.server.endpoint}"\n')
-        grant = new_grant(load_spec(CORE), TelemetryLevel.STANDARD, datetime.now(timezone.utc))
-        save_grant(self.home, CORE_SPEC, grant, identities(load_layer(self.home.config).destinations))
+        agree(self.home)
 
     def __call__(self, *args: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -72,8 +72,8 @@ def user() -> Iterator[User]:
 def of_tomorrow(home: Home) -> None:
     consent = load_consent(home)
     assert consent is not None
-    save_grant(
-        home, CORE_SPEC, consent.grants[CORE_SPEC]._replace(decided_at="2999-01-01T00:00:00Z"), consent.destinations
+    save_decision(
+        home, {CORE_SPEC: consent.grants[CORE_SPEC]._replace(decided_at="2999-01-01T00:00:00Z")}, consent.destinations
     )
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import TelemetryLevel
+from cmdorc_telemetry.application import CORE_SPEC
 from cmdorc_telemetry.config import DestinationConfig, Layer
-from cmdorc_telemetry.consent import CORE_SPEC, Consent, Grant, identities
+from cmdorc_telemetry.consent import Consent, Grant
+from cmdorc_telemetry.declarations import identities
 from cmdorc_telemetry.policy import CI_VARIABLES, Policy, allowed_destinations, decide, in_ci, truthy
 
 OFF, MINIMAL, STANDARD, DEBUG = TelemetryLevel

@@ -13,9 +13,10 @@ import pytest
 import cmdorc_telemetry
 
 NAMES = {
-    "instrument", "TelemetryOrchestrator", "Telemetry", "TelemetryConfig", "TelemetryLevel",
+    "Application", "instrument", "TelemetryOrchestrator", "Telemetry", "TelemetryConfig", "TelemetryLevel",
     "load_telemetry_config", "TelemetryPayloadBuilder", "TelemetryReporter", "NoopReporter", "TelemetrySpec",
-    "TelemetryRegistry", "hookimpl", "Session", "CompletedRun", "Trigger",
+    "TelemetryRegistry", "TelemetryTracker", "TelemetryAnomalyMonitor", "TelemetryViolation", "ThresholdAnomaly",
+    "Result", "Violation", "hookimpl", "Session", "CompletedRun", "Trigger", "Chain",
 }  # fmt: skip
 
 
@@ -75,11 +76,11 @@ print(*sorted(own))
     *foreign, own = done.stdout.splitlines()
     parsers = {"tomli"} if sys.version_info < (3, 11) and code else set()
     assert {name.partition(".")[0] for name in foreign} == parsers
-    leaves = {".errors", ".bounds", ".files", ".config"}
+    leaves = {".errors", ".bounds", ".files", ".config", ".toml"}
     expected = {
         "": set(),
         ".config": leaves,
-        ".situation": leaves | {".clock", ".consent", ".policy", ".situation"},
-        ".identity": leaves | {".erasure", ".identity"},
+        ".situation": leaves | {".application", ".clock", ".consent", ".home", ".policy", ".situation"},
+        ".identity": leaves | {".application", ".erasure", ".home", ".identity"},
     }[code]
     assert set(own.split()) == {"cmdorc_telemetry", *(f"cmdorc_telemetry{name}" for name in expected)}

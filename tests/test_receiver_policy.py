@@ -8,25 +8,24 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmdorc_telemetry import TelemetryLevel, clock
+from cmdorc_telemetry import clock
 from cmdorc_telemetry.bounds import Bounds
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import identities, new_grant, save_grant
 from cmdorc_telemetry.delivery import Destination, Worker
 from cmdorc_telemetry.errors import Rejected, RetryLater
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.situation import Situation
-from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Batch, BatchResult, EventResult, Gated, Row, View
+
+from .agreement import agree
 
 NAME, DAY = "far", 86400.0
 
@@ -220,22 +219,6 @@ async def test_another_receiver_under_the_same_name_is_asked_anew(far: Any) -> N
 # -- whom it holds for ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name in ("DO_NOT_TRACK", "CMDORC_TELEMETRY", "CMDORC_TELEMETRY_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CMDORC_HOME", str(tmp_path / "home"))
-    home = Home(tmp_path / "home")
-    home.root.mkdir()
-    return home
-
-
-def agree(home: Home, config: str) -> None:
-    home.config.write_text(config)
-    grant = new_grant(load_spec(CORE), TelemetryLevel.STANDARD, datetime.now(timezone.utc))
-    save_grant(home, "cmdorc.core", grant, identities(load_layer(home.config).destinations))
-
-
 THREE = """
 [telemetry]
 plugins = ["http"]
@@ -267,7 +250,8 @@ def stored(pipeline: Pipeline) -> Row:
 
 
 def test_it_holds_for_its_own_destination_alone(home: Home) -> None:
-    agree(home, THREE)
+    home.config.write_text(THREE)
+    agree(home)
     pipeline = Pipeline(Situation.read(), PluginHost(["http"]))
     row = stored(pipeline)
     to = {each.name: each for each in pipeline.allowed}
@@ -285,7 +269,8 @@ def test_it_holds_for_its_own_destination_alone(home: Home) -> None:
 
 
 def test_what_only_the_receiver_keeps_away_is_told_from_what_consent_does(home: Home) -> None:
-    agree(home, THREE)
+    home.config.write_text(THREE)
+    agree(home)
     pipeline = Pipeline(Situation.read(), PluginHost(["http"]))
     row, one = stored(pipeline), pipeline.allowed[0]
     route = next(each for each in pipeline.routes() if each.name == "one")
@@ -293,11 +278,11 @@ def test_what_only_the_receiver_keeps_away_is_told_from_what_consent_does(home: 
     assert route.body(item) == row.shared
     pipeline.heed({"one": '{"document": {"sampling": 0}}'})
     assert route.body(item) == "unwanted"
-    assert (pipeline.body_for(one, row), pipeline.unwanted(one, row)) == (None, True)
+    assert pipeline.body_for(one, row) == "unwanted"
     withdrawn = Row(**{name: getattr(row, name) for name in row.__struct_fields__} | {"generation": "other/standard"})
     item.row = withdrawn
     assert route.body(item) is None
-    assert not pipeline.unwanted(one, withdrawn)
+    assert pipeline.body_for(one, withdrawn) is None
     assert route.heed is not None
     route.heed("{}")
     item.row = row

@@ -8,29 +8,29 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmdorc_telemetry import TelemetryLevel
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import identities, new_grant, save_grant
-from cmdorc_telemetry.spec import CORE, kept_policy, load_spec, read_wishes
+from cmdorc_telemetry.home import Home
+from cmdorc_telemetry.spec import kept_policy, read_wishes
 from cmdorc_telemetry.spool import Spool
+
+from .agreement import agree
 
 BIN = Path(sys.executable).parent
 
 PROGRAM = """
 import sys
 from cmdorc_telemetry import Telemetry
+from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.delivery import worker
 from cmdorc_telemetry.types import CompletedRun, Trigger
 
 worker.POLICY_SECONDS = float(sys.argv[1])
-telemetry = Telemetry.start(cmdorc_version="0.12.0")
+telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"))
 for line in sys.stdin:
     for _ in range(int(line)):
         run = CompletedRun(run_id="r", command_name="c", state="success", duration=0.005, concurrent_runs=2)
@@ -39,22 +39,6 @@ for line in sys.stdin:
     print(telemetry.flush(20), flush=True)
 telemetry.close()
 """
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name in ("DO_NOT_TRACK", "CMDORC_TELEMETRY", "CMDORC_TELEMETRY_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CMDORC_HOME", str(tmp_path / "home"))
-    home = Home(tmp_path / "home")
-    home.root.mkdir()
-    return home
-
-
-def agree(home: Home, config: str) -> None:
-    home.config.write_text(config)
-    grant = new_grant(load_spec(CORE), TelemetryLevel.STANDARD, datetime.now(timezone.utc))
-    save_grant(home, "cmdorc.core", grant, identities(load_layer(home.config).destinations))
 
 
 class Server:
@@ -126,7 +110,8 @@ def rest(bodies: list[dict[str, Any]]) -> set[tuple[str, str, bool, float]]:
 
 
 def test_a_policy_set_while_a_client_runs_lowers_what_arrives(home: Home, server: Server) -> None:
-    agree(home, f'[telemetry]\nplugins = ["http"]\nendpoint = "{server.start()}"\n')
+    home.config.write_text(f'[telemetry]\nplugins = ["http"]\nendpoint = "{server.start()}"\n')
+    agree(home)
     client = Client(0)
     client.record(10)
     whole = {("command_completed", "standard", True, 1), ("trigger_fired", "standard", False, 1)}
@@ -156,7 +141,8 @@ def test_a_policy_set_while_a_client_runs_lowers_what_arrives(home: Home, server
 
 
 def test_a_server_that_wants_nothing_is_left_alone_until_it_does(home: Home, server: Server) -> None:
-    agree(home, f'[telemetry]\nplugins = ["http"]\nendpoint = "{server.start("sampling = 0")}"\n')
+    home.config.write_text(f'[telemetry]\nplugins = ["http"]\nendpoint = "{server.start("sampling = 0")}"\n')
+    agree(home)
     client = Client(0)
     client.record(5)
     client.record(5)
@@ -171,7 +157,9 @@ def test_a_server_that_wants_nothing_is_left_alone_until_it_does(home: Home, ser
 
 
 def test_a_server_that_is_down_changes_nothing(home: Home, server: Server) -> None:
-    agree(home, f'[telemetry]\nplugins = ["http"]\nendpoint = "{server.start("[fields]" + chr(10) + "os = false")}"\n')
+    endpoint = server.start("[fields]\nos = false")
+    home.config.write_text(f'[telemetry]\nplugins = ["http"]\nendpoint = "{endpoint}"\n')
+    agree(home)
     client = Client(0)
     client.record(2)
     server.end()
@@ -249,8 +237,11 @@ LARGE = json.dumps({"level": "off", "fields": {f"field_{number}": False for numb
 def test_a_strange_policy_harms_nothing(
     home: Home, odd: Callable[..., str], status: int, policy: bytes, headers: dict[str, str], words: str, unclear: str
 ) -> None:
-    agree(home, f'[telemetry.to.http]\nplugin = "http"\nendpoint = "{odd(status, policy, headers)}"\ntimeout = 1\n'
-                '[telemetry]\nplugins = ["http"]\n')  # fmt: skip
+    endpoint = odd(status, policy, headers)
+    home.config.write_text(
+        f'[telemetry]\nplugins = ["http"]\n[telemetry.to.http]\nendpoint = "{endpoint}"\ntimeout = 1\n'
+    )
+    agree(home)
     client = Client(0)
     client.record(2)
     client.record(2)

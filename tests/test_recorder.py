@@ -23,33 +23,32 @@ import pytest
 
 from cmdorc_telemetry import TelemetryLevel, clock, hookimpl
 from cmdorc_telemetry import recorder as recorders
-from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import Grant, new_grant, renew, save_grant
+from cmdorc_telemetry.application import CMDORC
+from cmdorc_telemetry.consent import Grant, renew, save_decision
 from cmdorc_telemetry.errors import StorageError
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import another_identity, ensure_identity
-from cmdorc_telemetry.journal import Journal, read_live, segments
+from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.recorder import Recorder
 from cmdorc_telemetry.reporter import TelemetryReporter
+from cmdorc_telemetry.segment import read_live, segments
 from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spec.model import Event, Meta, Property, Semantics, TelemetrySpec
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import CompletedRun, Session, Trigger
 
+from .agreement import agree
+from .waiting import LONG, until
+
 LEVEL = TelemetryLevel
 SPEC = load_spec(CORE)
-LONG = 30.0
 """Seconds after which a condition that has not come true never will."""
 RUN = CompletedRun(run_id="r", command_name="secret", state="success", duration=0.25, session_id="s")
 SESSION = Session(id="s", started_at=0.0, uptime=1.5, command_count=3, trigger_patterns=("a*",), trigger_count=1)
 
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {LONG:g} s"
-        time.sleep(0.005)
+DONE = {"duration_ms": 1, "state": "success", "final": True, "manual": True}
 
 
 def delivering(recorder: Recorder) -> bool:
@@ -91,11 +90,12 @@ class Machine:
         self.made: list[Recorder] = []
 
     def agree(self, level: LEVEL = LEVEL.STANDARD, spec: TelemetrySpec = SPEC) -> None:
-        save_grant(self.home, spec.meta.name, new_grant(spec, level, datetime.now(timezone.utc)))
+        agree(self.home, level, spec=spec)
 
-    def recorder(self, reporter: TelemetryReporter | None = None, *plugins: object, **base: str) -> Recorder:
+    def recorder(self, reporter: TelemetryReporter | None = None, *plugins: object, version: str = "") -> Recorder:
+        situation = Situation.read(self.environ, application=CMDORC._replace(version=version))
         host = PluginHost(objects=plugins)
-        self.made.append(Recorder(Situation.read(self.environ), host, base, reporter))
+        self.made.append(Recorder(situation, host, [] if reporter is None else [reporter]))
         return self.made[-1]
 
     def history(self) -> list[dict[str, Any]]:
@@ -162,7 +162,7 @@ def test_asyncio_that_another_thread_is_importing_is_none_yet(
 ) -> None:
     recorder = machine.recorder()
     monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
-    assert recorder.track("command_completed", {"duration_ms": 1})
+    assert recorder.track("command_completed", DONE)
 
 
 async def test_in_a_running_loop_it_starts_by_itself(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ def test_once_started_nothing_is_scheduled_any_more(machine: Machine) -> None:
 
 def test_the_lifecycle_becomes_events(machine: Machine) -> None:
     keeper = Keeper()
-    recorder = machine.recorder(keeper, cmdorc_version="0.12.0")
+    recorder = machine.recorder(keeper, version="0.12.0")
     collector = recorder.collector
     collector.cmdorc_startup(SESSION)
     collector.cmdorc_completed(RUN)
@@ -304,10 +304,10 @@ def test_a_new_decision_begins_a_new_segment(machine: Machine) -> None:
 
 OPT_OUT = """
 import sys
-from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import Grant, save_grant
+from cmdorc_telemetry.home import Home
+from cmdorc_telemetry.consent import Grant, save_decision
 from pathlib import Path
-save_grant(Home(Path(sys.argv[1])), "cmdorc.core", Grant())
+save_decision(Home(Path(sys.argv[1])), {"cmdorc.core": Grant()})
 """
 
 
@@ -321,7 +321,7 @@ def test_a_no_in_another_process_ends_capture_and_delivery(machine: Machine, mon
     subprocess.run([sys.executable, "-c", OPT_OUT, str(machine.home.root)], check=True)
     until(lambda: not delivering(recorder), "the thread ends by itself")
     assert not recorder.append(b"x")
-    assert not recorder.track("command_completed", {"duration_ms": 1})
+    assert not recorder.track("command_completed", DONE)
     assert not recorder.flush(LONG)
     assert len(keeper.kept) == 1
 
@@ -361,14 +361,15 @@ def test_a_record_is_written_under_the_generation_that_its_identity_is_of(machin
     recorder = machine.recorder()
     run(recorder)
     before, old = recorder.recording, ensure_identity(machine.home).install_id
-    late = before.capture.record("command_completed", {"duration_ms": 1})  # made, and not yet written
+    late = before.capture.record("command_completed", DONE)  # made, and not yet written
+    assert late is not None
     new = another_identity(machine.home).install_id
     generation = renew(machine.home).generation
     recorder._recordings.follow(Situation.read(machine.environ))
     assert recorder.append(late, before)
     run(recorder)
     after = recorder.recording
-    assert recorder.track("command_completed", {"duration_ms": 2})
+    assert recorder.track("command_completed", {**DONE, "duration_ms": 2})
     assert (after.generation, after.journal.source) == (generation, before.journal.source)
     assert identities(machine) == {before.generation: {old}, generation: {new}}
     assert old != new
@@ -419,7 +420,7 @@ def test_a_child_that_must_not_deliver_follows_the_decision_too(
     generation = renew(machine.home).generation
     run(recorder)
     assert recorder.recording.generation == generation
-    save_grant(machine.home, "cmdorc.core", Grant())
+    save_decision(machine.home, {"cmdorc.core": Grant()})
     run(recorder)
     assert not recorder.append(b"x")
     assert recorder.recording.generation == generation
@@ -447,8 +448,8 @@ def test_a_journal_that_cannot_be_written_warns_once(machine: Machine, caplog: p
     recorder = machine.recorder()
     machine.home.telemetry.rename(machine.home.root / "elsewhere")
     machine.home.telemetry.write_text("a file where a directory should be")
-    assert not recorder.track("command_completed", {"duration_ms": 1})
-    assert not recorder.track("command_completed", {"duration_ms": 1})
+    assert not recorder.track("command_completed", DONE)
+    assert not recorder.track("command_completed", DONE)
     assert recorder.journal.lost == {"storage-failed": 2}
     (message,) = caplog.messages
     assert message.endswith("Events are counted as dropped.")
@@ -522,7 +523,7 @@ async def test_closing_twice_is_closing_once(machine: Machine) -> None:
     await recorder.aclose()
     recorder.close()
     assert recorder.journal.path is None
-    assert not recorder.track("command_completed", {"duration_ms": 1})
+    assert not recorder.track("command_completed", DONE)
 
 
 def test_what_was_started_is_closed_at_exit(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -591,7 +592,7 @@ def test_an_injected_reporter_is_gone_at_the_end(machine: Machine) -> None:
 def test_a_no_is_not_taken_back_by_a_flush(machine: Machine) -> None:
     recorder = machine.recorder()
     run(recorder)
-    save_grant(machine.home, "cmdorc.core", Grant())
+    save_decision(machine.home, {"cmdorc.core": Grant()})
     recorder.close()
     assert not recorder.flush(LONG)
     assert machine.history() == []

@@ -10,31 +10,35 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cmdorc_telemetry import TelemetryLevel, clock
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, identities, new_grant, save_grant
+from cmdorc_telemetry.application import CORE_SPEC
+from cmdorc_telemetry.consent import Grant, save_decision
 from cmdorc_telemetry.files import FileLock, lock_fd
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.sender import leave_behind
 from cmdorc_telemetry.situation import Situation
-from cmdorc_telemetry.spec import CORE, load_spec
+from cmdorc_telemetry.spec import CORE
 from cmdorc_telemetry.spool import Spool
+
+from .agreement import agree
+from .waiting import until
 
 BIN = Path(sys.executable).parent
 DEADLINE = 20.0
 PROGRAM = """
 import os, sys
 from cmdorc_telemetry import CompletedRun, Telemetry, sender
+from cmdorc_telemetry.application import CMDORC
 sender.LIFE_SECONDS = float(sys.argv[1])
-telemetry = Telemetry.start(cmdorc_version="0.12.0")
+telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"))
 telemetry.fire("cmdorc_completed", CompletedRun(run_id="r", command_name="Tests", state="success", duration=3.5))
 """
 CLOSED = f"{PROGRAM}telemetry.close()\n"
@@ -75,13 +79,6 @@ def telemetry_reporters():
 """
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {DEADLINE:g} s"
-        time.sleep(0.01)
-
-
 class Machine:
     """A home where telemetry is on, and programs that end there with an event that was not delivered."""
 
@@ -113,9 +110,7 @@ class Machine:
         self.config(f'[telemetry.to.probe]\nhome = "{self.home.root}"\nhow = "{how}"\ntimeout = {timeout}', **more)
 
     def agree(self) -> None:
-        destinations = load_layer(self.home.config).destinations
-        grant = new_grant(load_spec(CORE), TelemetryLevel.MINIMAL, datetime.now(timezone.utc))
-        save_grant(self.home, CORE_SPEC, grant, identities(destinations))
+        agree(self.home, TelemetryLevel.MINIMAL)
 
     def program(self, code: str = CLOSED, life: float = 30, **more: Any) -> subprocess.Popen[str]:
         options: dict[str, Any] = {"env": self.environ, "cwd": self.folder, "text": True, **more}
@@ -326,7 +321,7 @@ def test_it_does_not_outlive_an_interpreter_that_is_stuck(machine: Machine) -> N
 
 def test_a_no_while_it_waits_ends_it(machine: Machine) -> None:
     machine.run()
-    save_grant(machine.home, CORE_SPEC, Grant(record=False))
+    save_decision(machine.home, {CORE_SPEC: Grant(record=False)})
     until(lambda: not machine.sending(), "the end of the sender")
     assert machine.noted("probed") == []
     assert not machine.home.spool.exists()
@@ -389,9 +384,9 @@ def test_never_where_the_environment_is_against_it(machine: Machine, name: str, 
 
 
 def test_not_where_the_user_said_no_meanwhile(machine: Machine) -> None:
-    save = "from pathlib import Path; from cmdorc_telemetry.config import Home\n"
-    save += "from cmdorc_telemetry.consent import Grant, save_grant\n"
-    save += "save_grant(Home(Path(os.environ['CMDORC_HOME'])), 'cmdorc.core', Grant(record=False))\n"
+    save = "from pathlib import Path; from cmdorc_telemetry.home import Home\n"
+    save += "from cmdorc_telemetry.consent import Grant, save_decision\n"
+    save += "save_decision(Home(Path(os.environ['CMDORC_HOME'])), {'cmdorc.core': Grant(record=False)})\n"
     machine.run(CLOSED + save)
     assert not machine.lock.exists()
 
@@ -485,7 +480,8 @@ def by_hand(machine: Machine, seconds: float = 20) -> subprocess.Popen[bytes]:
     lock = os.open(machine.lock, os.O_RDWR | os.O_CREAT)
     try:
         assert lock_fd(lock, wait=False)
-        command = [sys.executable, "-m", "cmdorc_telemetry.sender", str(lock), str(seconds)]
+        described = json.dumps(["cmdorc", "", [str(CORE)], "cmdorc telemetry"])
+        command = [sys.executable, "-m", "cmdorc_telemetry.sender", str(lock), str(seconds), described]
         return subprocess.Popen(command, env=machine.environ, pass_fds=(lock,))
     finally:
         os.close(lock)

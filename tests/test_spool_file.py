@@ -112,22 +112,28 @@ def test_each_transaction_reaches_the_disk_where_that_is_asked_for(sync: bool, l
         assert spool._ask("PRAGMA synchronous") == [(level,)]
 
 
-def test_openers_at_once_make_the_schema_once(path: Path) -> None:
-    together = threading.Barrier(6)
-    epochs: list[str] = []
+def open_at_once(path: Path, number: int) -> list[tuple[str, Path | None]]:
+    """What as many threads found that opened it at the same time: its epoch, and what was moved aside."""
+    together = threading.Barrier(number)
+    found: list[tuple[str, Path | None]] = []
 
     def begin() -> None:
         together.wait(10)
         with closing(Spool(path)) as spool:
-            epochs.append(spool.epoch)
+            found.append((spool.epoch, spool.moved_aside))
 
-    threads = [threading.Thread(target=begin) for _ in range(6)]
+    threads = [threading.Thread(target=begin) for _ in range(number)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert len(epochs) == 6
-    assert len(set(epochs)) == 1
+    return found
+
+
+def test_openers_at_once_make_the_schema_once(path: Path) -> None:
+    opened = open_at_once(path, 6)
+    assert len(opened) == 6
+    assert len({epoch for epoch, _ in opened}) == 1
 
 
 def test_processes_at_once_make_the_schema_once(path: Path) -> None:
@@ -176,19 +182,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
 def test_a_file_that_is_no_database_is_moved_aside_by_one_of_those_who_find_it(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"not a database " * 500)
-    together = threading.Barrier(4)
-    found: list[tuple[str, Path | None]] = []
-
-    def begin() -> None:
-        together.wait(10)
-        with closing(Spool(path)) as spool:
-            found.append((spool.epoch, spool.moved_aside))
-
-    threads = [threading.Thread(target=begin) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    found = open_at_once(path, 4)
     assert len(found) == 4
     assert len({epoch for epoch, _ in found}) == 1
     (aside,) = [moved for _, moved in found if moved]

@@ -429,7 +429,7 @@ class SpoolMachine(RuleBasedStateMachine):
         names, odd = data.draw(st.sampled_from(("", "a", "b", "ab"))), data.draw(st.booleans())
         body = b'{"n":%d}' % self.steps
 
-        def cover_of(spec: str, event: str, generation: str) -> Callable[[bytes], bytes | None] | None:
+        def cover_of(spec: str, event: str, generation: str, version: int) -> Callable[[bytes], bytes | None] | None:
             return None if event in names else lambda old: None if odd and old == b"{}" else body
 
         decision = str(data.draw(st.integers(0, 5)))

@@ -34,8 +34,8 @@ def put(spool: Spool, *events: str, generation: str = "g", shared: bool = True, 
     assert spool.take_in(segment, Gated(rows=tuple(rows)), before=before, after=before + 1, drops={})
 
 
-def all_of(answer: bytes | None) -> Callable[[str, str, str], Cover | None]:
-    return lambda spec, event, generation: None if answer is None else lambda body: answer
+def all_of(answer: bytes | None) -> Callable[[str, str, str, int], Cover | None]:
+    return lambda *kind: None if answer is None else lambda body: answer
 
 
 def bodies(spool: Spool) -> list[bytes | None]:
@@ -97,12 +97,12 @@ def test_each_kind_is_judged_by_itself(spool: Spool) -> None:
     put(spool, "run", generation="old")
     asked = []
 
-    def cover_of(spec: str, event: str, generation: str) -> Cover | None:
-        asked.append((spec, event, generation))
+    def cover_of(spec: str, event: str, generation: str, version: int) -> Cover | None:
+        asked.append((spec, event, generation, version))
         return None if generation == "old" else lambda body: b"narrow" if event == "run" else body
 
     spool.narrow("k", "d", cover_of)
-    assert sorted(asked) == [("s@1", "other", "g"), ("s@1", "run", "g"), ("s@1", "run", "old")]
+    assert sorted(asked) == [("s@1", "other", "g", 1), ("s@1", "run", "g", 1), ("s@1", "run", "old", 1)]
     assert bodies(spool) == [b"narrow", b"wide", None]
     assert dict(spool.ledger()["far"].dropped) == dict(spool.ledger()["runs"].dropped) == {"withdrawn-consent": 1}
 
@@ -125,7 +125,7 @@ def test_it_is_done_once_a_decision_for_each_who_judges(spool: Spool) -> None:
     put(spool, "run")
     asked = []
 
-    def cover_of(*kind: str) -> Cover:
+    def cover_of(*kind: str | int) -> Cover:
         asked.append(kind)
         return lambda body: body
 
@@ -182,11 +182,11 @@ def test_whoever_is_killed_meanwhile_has_done_nothing_and_the_next_one_does_it(
                 os.kill(os.getpid(), signal.SIGKILL)
 
             setattr(other, step, deadly)
-            other.narrow("k", "d", lambda spec, event, generation: None if event == "run" else lambda body: b"narrow")
+            other.narrow("k", "d", lambda spec, event, *of: None if event == "run" else lambda body: b"narrow")
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert (bodies(spool), spool.ledger()) == ([b"wide"] * 3, before)
-    spool.narrow("k", "d", lambda spec, event, generation: None if event == "run" else lambda body: b"narrow")
+    spool.narrow("k", "d", lambda spec, event, *of: None if event == "run" else lambda body: b"narrow")
     assert bodies(spool) == [None, None, b"narrow"]
     conserved(spool)

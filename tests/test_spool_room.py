@@ -161,14 +161,19 @@ def test_the_file_stays_within_its_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "spool.db").stat().st_size <= (1 << 20) + 300 * 1024
 
 
+def empty(spool: Spool) -> None:
+    """Send 2,500 large events: what they filled is free."""
+    spool.register([View(name="far", identity="i")])
+    for _ in range(10):
+        put(spool, *(row(size=2000) for _ in range(250)))
+    while given := spool.lease("far", NOW):
+        settle(spool, given)
+
+
 def test_a_file_that_is_mostly_empty_shrinks(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     with closing(Spool(path)) as spool:
-        spool.register([View(name="far", identity="i")])
-        for _ in range(10):
-            put(spool, *(row(size=2000) for _ in range(250)))
-        while given := spool.lease("far", NOW):
-            settle(spool, given)
+        empty(spool)
         put(spool, row())
         assert path.stat().st_size > 5 << 20
         spool.expire(NOW)
@@ -182,11 +187,7 @@ def test_a_file_that_is_mostly_empty_shrinks(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_made_smaller_now_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     with closing(Spool(path)) as spool:
-        spool.register([View(name="far", identity="i")])
-        for _ in range(10):
-            put(spool, *(row(size=2000) for _ in range(250)))
-        while given := spool.lease("far", NOW):
-            settle(spool, given)
+        empty(spool)
         reading = spool._db.execute("SELECT 1 UNION ALL SELECT 2")  # SQLite refuses for as long as a question is open
         spool.expire(NOW)
         assert spool.ledger()["far"].acknowledged == 2500

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +12,18 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import Telemetry, TelemetryConfig, TelemetryLevel, hookimpl
-from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import Grant, new_grant, save_grant
+from cmdorc_telemetry.application import CMDORC
+from cmdorc_telemetry.consent import Grant, save_decision
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.reporter import TelemetryReporter
-from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.types import CompletedRun
+
+from .agreement import agree
 
 RUN = CompletedRun(run_id="r", command_name="secret", state="success", duration=0.25)
 LONG = 30.0
+
+DONE = {"duration_ms": 1, "state": "success", "final": True, "manual": True}
 
 
 class Listener:
@@ -73,15 +76,11 @@ def start(home: Home) -> Iterator[Start]:
         telemetry.close()
 
 
-def agree(home: Home, level: TelemetryLevel = TelemetryLevel.STANDARD) -> None:
-    save_grant(home, "cmdorc.core", new_grant(load_spec(CORE), level, datetime.now(timezone.utc)))
-
-
 async def does_nothing(telemetry: Telemetry) -> None:
     assert not telemetry.recording
     assert telemetry.pipeline is None
     telemetry.fire("cmdorc_completed", RUN)
-    assert not telemetry.track("command_completed", {"duration_ms": 1})
+    assert not telemetry.track("command_completed", DONE)
     assert telemetry.flush()
     telemetry.close()
     await telemetry.aclose()
@@ -95,7 +94,7 @@ async def test_off_does_nothing() -> None:
 
 
 async def test_without_a_decision_it_is_off(home: Home, start: Start, warnings: Callable[[], list[str]]) -> None:
-    telemetry = start(reporter=Keeper())
+    telemetry = start(reporters=[Keeper()])
     assert not telemetry.listening
     await does_nothing(telemetry)
     assert list(home.root.iterdir()) == []
@@ -105,11 +104,11 @@ async def test_without_a_decision_it_is_off(home: Home, start: Start, warnings: 
 async def test_with_a_yes_it_records_and_delivers(home: Home, start: Start) -> None:
     agree(home)
     keeper, listener = Keeper(), Listener()
-    telemetry = start(plugins=[listener], reporter=keeper, cmdorc_version="0.12.0")
+    telemetry = start(plugins=[listener], reporters=[keeper], application=CMDORC._replace(version="0.12.0"))
     assert telemetry.recording
     assert telemetry.listening
     assert telemetry.pipeline is not None
-    assert telemetry.pipeline.home == home
+    assert telemetry.pipeline.home.root == home.root
     telemetry.fire("cmdorc_completed", RUN)
     telemetry.fire("cmdorc_unheard_of", RUN)
     assert telemetry.track("command_completed", {"duration_ms": 7, "state": "failed", "final": True, "manual": True})
@@ -120,7 +119,7 @@ async def test_with_a_yes_it_records_and_delivers(home: Home, start: Start) -> N
     assert listener.heard == [RUN]
     await telemetry.aclose()
     telemetry.close()
-    assert not telemetry.track("command_completed", {"duration_ms": 1})
+    assert not telemetry.track("command_completed", DONE)
 
 
 def test_the_environment_is_the_process_own_where_none_is_given(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +143,7 @@ async def test_what_lowers_to_nothing_turns_it_off_but_not_a_programs_plugins(
     elif lowering == "variable":
         options["variables"] = {"DO_NOT_TRACK": "1"}
     else:
-        save_grant(home, "cmdorc.core", Grant())
+        save_decision(home, {"cmdorc.core": Grant()})
     listener = Listener()
     telemetry = start(plugins=[listener], **options)
     assert telemetry.listening
@@ -192,7 +191,7 @@ async def test_a_home_that_cannot_be_written_turns_it_off_with_one_warning(
     listener = Listener()
     variables = {"CMDORC_HOME": str(tmp_path / "file" / "home"), "CMDORC_TELEMETRY": "standard"}
     threads = threading.active_count()
-    telemetry = start(plugins=[listener], reporter=Keeper(), variables=variables)
+    telemetry = start(plugins=[listener], reporters=[Keeper()], variables=variables)
     await does_nothing(telemetry)
     assert listener.heard == [RUN]
     assert threading.active_count() == threads
@@ -252,7 +251,7 @@ def test_only_while_the_interpreter_ends_is_a_fault_of_its_own_kept_back(
     """What a destructor calls then may find half of all modules gone."""
     telemetry = start(plugins=[Listener()])
 
-    def broken(*_: object) -> bool:
+    def broken(*_: object, **__: object) -> bool:
         raise AttributeError("half of it is gone")
 
     telemetry._recorder = SimpleNamespace(track=broken)  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from ..types import Ledger
 from .lines import Answer, Begin, Left, Page, Record, digest, names, pages
 
 if TYPE_CHECKING:
-    from ..config import Home
+    from ..home import Home
 
 Look = Callable[[], tuple[str, Mapping[str, Ledger]]]
 """What the spool says now: its epoch, and the ledger of each destination that is not on this machine by itself."""

@@ -19,7 +19,7 @@ from msgspec import Struct
 from ..files import read
 
 if TYPE_CHECKING:
-    from ..config import Home
+    from ..home import Home
 
 UNKNOWN = "unknown"
 """What is said of events that left, where nobody knows whether they arrived."""

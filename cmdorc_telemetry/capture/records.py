@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import date
+from math import inf
 from typing import Any
 
 import msgspec
 
 from .. import clock
 from ..forks import on_fork
-from ..spec import BASE, MASK, TelemetrySpec, coerce, masked_names, own_shape
+from ..results import Witness
+from ..spec import BASE, Event, TelemetrySpec, Version, coerce
 from ..types import Trigger
+from .checks import Check, Events
 from .fields import Hasher, bounded
 
+_DAY = 86_400
 _encode = msgspec.json.Encoder().encode
 
 
@@ -71,41 +76,14 @@ class EventIds:
         return struct.iter_unpack(f"{width}s", bytes(block))
 
 
-def flattened(properties: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any]:
-    """``properties`` with the parts of their tables that ``paths``, such as ``balance.amount``, name. Pure."""
-    flat = {name: value for name, value in properties.items()
-            if not (isinstance(value, Mapping) and any(path.startswith(f"{name}.") for path in paths))}  # fmt: skip
-    for path in paths:
-        value: Any = properties
-        for step in path.split("."):
-            value = value.get(step) if isinstance(value, Mapping) else None
-        if value is not None:
-            flat.setdefault(path, value)
-    return flat
-
-
 class _Compiled:
     """What capture needs to know of one event, made once; and the begin of its records, made once a second."""
 
-    def __init__(self, spec: TelemetrySpec, name: str, base: Mapping[str, str]) -> None:
-        event = spec.event(name)
-        assert event is not None
-        self.properties = event.properties
-        self.shape = own_shape(event)
-        self.masked = masked_names(event)
-        self.paths = frozenset(name for name in event.properties if "." in name)
-        """Properties that stand for a part of a value."""
-        self._head = f'"{spec.ref}","{name}",{event.major},'.encode()
-        self._base = _encode({"event": name, **base, "spec": spec.ref})[:-1]
+    def __init__(self, spec: TelemetrySpec, event: Event, base: Mapping[str, str]) -> None:
+        self.check = Check(event)
+        self._head = f'"{spec.ref}","{event.name}",{event.major},'.encode()
+        self._base = _encode({"event": event.name, **base, "spec": spec.ref})[:-1]
         self.begin: tuple[int, bytes] = (-1, b"")
-
-    def prepared(self, properties: Mapping[str, Any]) -> dict[str, Any]:
-        """``properties`` with the declared parts of values taken out, and masks for what is not to be seen."""
-        flat = flattened(properties, self.paths) if self.paths else dict(properties)
-        for name in self.masked & flat.keys():
-            if flat[name] is not None:
-                flat[name] = MASK
-        return flat
 
     def begin_at(self, now: int) -> bytes:
         """Everything before the random part of the event id, which is of that second."""
@@ -125,45 +103,58 @@ class _Compiled:
 class Capture:
     """Makes journal records of the events of some specs. ``base``: the constant base fields."""
 
-    def __init__(
-        self,
-        specs: Iterable[TelemetrySpec],
-        base: Mapping[str, str],
-        *,
-        on_violation: Callable[[str, str, str], None] | None = None,
-    ) -> None:
-        base = _valid_base(base)
-        self._specs = {event.name: spec for spec in specs for event in spec.events}
-        self._compiled: dict[str, _Compiled] = {}
-        self._base = base
-        self._on_violation = on_violation
+    def __init__(self, specs: Iterable[TelemetrySpec], base: Mapping[str, str]) -> None:
+        self._specs = list(specs)
+        self._base = _valid_base(base)
         self._ids = EventIds()
+        self._begin_day(clock.wall())
+
+    def _begin_day(self, now: float) -> None:
+        """Know what has not expired by that day. One expires between two events, seldom enough to begin anew."""
+        self._events = Events(self._specs, clock.day(now))
+        self._compiled: dict[tuple[str, Version | None], _Compiled] = {}
+        """By the version as it is asked for, too."""
+        ends = any(spec.in_force(date.max) is not spec for spec in self._specs)
+        self._day_ends = (now // _DAY + 1) * _DAY if ends else inf
 
     def __contains__(self, event: str) -> bool:
-        return event in self._specs
+        return event in self._events
 
-    def _event(self, name: str) -> _Compiled:
-        compiled = self._compiled.get(name)
+    def _event(self, name: str, version: Version | None = None) -> _Compiled:
+        """Raises KeyError for an event that no spec declares."""
+        found = self._events.find(name, version)
+        if found is None:
+            raise KeyError(name)
+        whole = (name, found.event.version)
+        compiled = self._compiled.get(whole)
         if compiled is None:  # most programs record few kinds of events
-            compiled = self._compiled[name] = _Compiled(self._specs[name], name, self._base)
+            compiled = self._compiled[whole] = _Compiled(*found, self._base)
+        self._compiled[name, version] = compiled
         return compiled
 
-    def record(self, event: str, properties: Mapping[str, Any]) -> bytes:
-        """The journal record of an event. Fields that are undeclared or invalid are left out and reported.
+    def record(
+        self, event: str, properties: Mapping[str, Any], context: Mapping[str, Any] | None = None,
+        version: Version | None = None, *, witness: Witness | None = None,
+    ) -> bytes | None:  # fmt: skip
+        """The journal record of an event, the latest version where there is none; None where it lacks what it requires.
 
-        Raises KeyError for an event that no spec declares.
+        Fields that are undeclared or invalid are left out; ``witness`` is told of them, and of what is left. Raises
+        KeyError for an event that no spec declares, and what the witness raises.
         """
-        compiled = self._event(event)
-        if compiled.masked or compiled.paths:
-            properties = compiled.prepared(properties)
+        now = clock.wall()
+        if now >= self._day_ends:
+            self._begin_day(now)
         try:
-            own = _encode(msgspec.convert(properties, compiled.shape))
-        except (ValueError, TypeError):  # some of it is not valid, or nothing that JSON could hold
-            own = _encode(self._valid(event, compiled, properties))
-        if self._on_violation is not None and not properties.keys() <= compiled.properties.keys():
-            for name in properties.keys() - compiled.properties.keys():
-                self._on_violation(event, name, "undeclared")
-        return self._framed(b'["event",', compiled, own)
+            compiled = self._compiled[event, version]
+        except (KeyError, TypeError):  # the first of its kind, or no version at all
+            compiled = self._event(event, version)
+        own, wrong = compiled.check.own(properties, context)
+        if witness is not None:
+            if wrong:
+                witness.violated(wrong)
+            if own is not None:
+                witness.accepted(compiled.check.event, own)
+        return None if own is None else self._framed(b'["event",', compiled, own, int(now))
 
     def trigger_record(self, trigger: Trigger, hasher: Hasher | None) -> bytes:
         """The journal record of one trigger, to be folded with others at import."""
@@ -176,29 +167,11 @@ class Capture:
         }
         if hasher is not None:
             own["hash"] = hasher(trigger.name)
-        return self._framed(b'["trigger",', self._event("trigger_fired"), _encode({"trigger": own}))
+        compiled = self._compiled.get(("trigger_fired", None)) or self._event("trigger_fired")
+        return self._framed(b'["trigger",', compiled, _encode({"trigger": own}), int(clock.wall()))
 
-    def _framed(self, kind: bytes, compiled: _Compiled, own: bytes) -> bytes:
-        now = int(clock.wall())
+    def _framed(self, kind: bytes, compiled: _Compiled, own: bytes, now: int) -> bytes:
         second, begin = compiled.begin
         if now != second:
             begin = compiled.begin_at(now)
         return b"".join((kind, begin, self._ids.tail(), b'",' if len(own) > 2 else b'"', own[1:], b"]"))
-
-    def _valid(self, event: str, compiled: _Compiled, properties: Mapping[str, Any]) -> dict[str, Any]:
-        """The properties that can be made valid, one by one."""
-        valid: dict[str, Any] = {}
-        for name, value in properties.items():
-            if name not in compiled.properties or compiled.properties[name].type == "json":
-                continue
-            if value == MASK and name in compiled.masked:
-                valid[name] = MASK
-                continue
-            try:
-                coerced = coerce(compiled.properties[name], value)
-                _encode(coerced)
-                valid[name] = coerced
-            except Exception:  # a value may be any object, and raise anything
-                if self._on_violation is not None:
-                    self._on_violation(event, name, "invalid")
-        return valid

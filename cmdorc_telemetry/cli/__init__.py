@@ -1,6 +1,7 @@
-"""The command group ``telemetry``: what it is made of is in a file each.
+"""The command group ``telemetry``, for cmdorc and for any other application: what it is made of is in a file each.
 
-Public to ``cmdorc-cli`` alone, which mounts it. Says what went wrong in one line; exit code 2 for wrong input or
+cmdorc's is public to ``cmdorc-cli`` alone, which mounts it; others get theirs from ``Application.commands``. Says what
+went wrong in one line; exit code 2 for wrong input or
 configuration, 1 for a failure. Whatever is heavy is imported inside the commands, so that help comes at once.
 """
 
@@ -13,9 +14,11 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
+from ..application import CMDORC, Application
 from ..errors import ConfigError, TelemetryError
 from . import (
     audit,
+    counts,
     createspec,
     deadletters,
     erase,
@@ -33,7 +36,7 @@ from . import (
 )
 from .wording import clean
 
-__all__ = ["telemetry"]
+__all__ = ["group", "telemetry"]
 
 _SPEAK_FOR_THEMSELVES = ("status", "plugins")
 """Commands that show what is wrong with plugins in their own output."""
@@ -67,11 +70,25 @@ class _Warnings(logging.Handler):
         click.echo(f"warning: {clean(record.getMessage())}", err=True)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="cmdorc-telemetry")
-@click.pass_context
-def telemetry(ctx: click.Context) -> None:
-    """See, decide and use what is recorded about your runs. Off until you say yes."""
+def group(application: Application) -> click.Group:
+    """The commands for the home of ``application``, to be mounted in its command line."""
+
+    @click.group("telemetry", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+    @click.version_option(__version__, prog_name="cmdorc-telemetry")
+    @click.pass_context
+    def made(ctx: click.Context) -> None:
+        ctx.obj = application
+        _prepare(ctx)
+
+    runs = "your runs" if application.is_cmdorc else f"your use of {application.name}"
+    made.help = f"See, decide and use what is recorded about {runs}. Off until you say yes."
+    for command in (*_COMMANDS, stats.stats if application.is_cmdorc else counts.counts):
+        made.add_command(command)
+    return made
+
+
+def _prepare(ctx: click.Context) -> None:
+    """What every command needs; what it leaves behind ends with ``ctx``."""
     erase.Retry.after(ctx)
     handler = logging.NullHandler() if ctx.invoked_subcommand in _SPEAK_FOR_THEMSELVES else _Warnings(logging.WARNING)
     log = logging.getLogger("cmdorc_telemetry")
@@ -79,9 +96,9 @@ def telemetry(ctx: click.Context) -> None:
     ctx.call_on_close(lambda: log.removeHandler(handler))
 
 
-for command in (
+_COMMANDS = (
     status.status, optin.opt_in, review.review, optout.opt_out, payload.show_payload, audit.audit, flush.flush,
-    stats.stats, deadletters.dead_letters, plugins.plugins, plugins.enable, plugins.disable,
+    deadletters.dead_letters, plugins.plugins, plugins.enable, plugins.disable,
     resetid.reset_id, erase.erase, view.view, createspec.create_spec, specs.spec,
-):  # fmt: skip
-    telemetry.add_command(command)
+)  # fmt: skip
+telemetry = group(CMDORC)

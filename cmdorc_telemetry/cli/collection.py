@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..config import DestinationConfig, TelemetryLevel
-from ..consent import waiting_fields
 from ..decision import level_name
+from ..declarations import waiting_fields
 from ..spec import BASE, Event, Property, TelemetrySpec, lower
 from ..spec.outputs import values as kind
 from ..view.facts import EventFacts, FieldFacts, FieldState, Withheld
@@ -26,8 +26,8 @@ class _Spec:
         self.level = level_name(policy.share)
         self.waiting = waiting_fields(spec, grant) if policy.record and policy.decided_by == "you" else frozenset()
 
-    def state(self, key: str, prop: Property) -> FieldState:
-        """Whether a field is shared, and what keeps it otherwise; ``key`` is what consent calls it."""
+    def _state(self, key: str, prop: Property) -> FieldState:
+        """Whether a field may be shared, and what keeps it otherwise; ``key`` is what consent calls it."""
         if prop.audience == "private":
             return "private"
         if prop.pii or prop.redact:
@@ -36,7 +36,7 @@ class _Spec:
             return "local"
         if not prop.shared_at(self.level):
             return "level"
-        return "waits" if key in self.waiting else "shared"
+        return "waits" if key in self.waiting else "allowed"
 
     def _gets(
         self, to: DestinationConfig, event: Event | None, name: str, prop: Property, state: FieldState
@@ -50,16 +50,21 @@ class _Spec:
             return False
         if to.audience == "private":
             return True
-        return state == "shared" and prop.shared_at(lower(self.level, level_name(to.level or TelemetryLevel.DEBUG)))
+        return state == "allowed" and prop.shared_at(lower(self.level, level_name(to.level or TelemetryLevel.DEBUG)))
 
     def fields(self, event: Event | None, held: Mapping[str, Any]) -> Iterator[FieldFacts]:
         """Those of an event, or the base fields."""
+        foreign = self.machine.application.foreign_fields if event is None else ()
         for name, prop in (BASE if event is None else event.properties).items():
-            state = self.state(f"{'*' if event is None else event.name}/{name}", prop)
+            if name in foreign:
+                continue
+            state = self._state(f"{'*' if event is None else event.name}/{name}", prop)
+            goes = [to for to in self.machine.pipeline.allowed if self._gets(to, event, name, prop, state)]
+            if any(to.audience == "shared" for to in goes):
+                state = "shared"
             yield FieldFacts(
                 name=name, about=prop.description, kind=kind(prop), value=_text(held.get(name)), level=prop.level,
-                state=state,
-                goes=tuple(to.name for to in self.machine.pipeline.allowed if self._gets(to, event, name, prop, state)),
+                state=state, goes=tuple(to.name for to in goes),
             )  # fmt: skip
 
 

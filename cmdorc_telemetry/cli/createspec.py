@@ -30,7 +30,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
               help="A TOML file with the answers, in the shape of a spec: asks nothing.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def create_spec(output: Path | None, events: Path | None, name: str | None, answers: Path | None, force: bool) -> None:
-    """Ask for a telemetry spec, question by question, and write it as TOML with comments."""
+    """Ask for a telemetry spec, and write it as TOML with comments."""
     from ..wizard.draft import commented, spec_of
     from .screen import Screen
 
@@ -49,7 +49,7 @@ def create_spec(output: Path | None, events: Path | None, name: str | None, answ
     else:
         spec = spec_of(_asked(screen, output, force=force))
     path = output or _place(spec.meta.name)
-    _write(path, commented(spec, notes), force=force)
+    _write(path, commented(spec, notes, check=command_line("spec", "lint")), force=force)
     click.echo(path)
     _tell(screen, spec, path)
 

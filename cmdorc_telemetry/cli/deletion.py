@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..config import Home
 from ..errors import ConfigError
+from ..home import Home
 from .erasure import FILE
 from .machine import Machine
 from .wording import plural

@@ -6,16 +6,15 @@ Every other command asks again, too, once its own work is done: that is ``Retry`
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from contextlib import suppress
 
 import click
 
-from ..config import Home, home_dir
 from ..errors import ConfigError, TelemetryError
+from ..home import Home
 from .machine import Machine
-from .wording import clean, command_line
+from .wording import application, clean, command_line
 
 RETRY_SECONDS = 2.0
 """How long a command stays for the answers when its own work is done."""
@@ -41,7 +40,7 @@ def erase(forget: bool) -> None:
     from .. import erasure
     from .erasure import ERASE_SECONDS, told
 
-    home = Home(home_dir(os.environ))
+    home = Home.of(application())
     if forget:
         dropped = erasure.forget(home)
         click.echo("Dropped. Nobody is asked any more." if dropped else _NOTHING)
@@ -67,7 +66,7 @@ class Retry:
     def after(cls, ctx: click.Context) -> None:
         """Ask again when ``ctx`` is closed, if there is anybody to ask: that costs one look at the disk."""
         with suppress(TelemetryError, OSError):
-            if ctx.invoked_subcommand not in ASK_THEMSELVES and Home(home_dir(os.environ)).erasure.exists():
+            if ctx.invoked_subcommand not in ASK_THEMSELVES and Home.of(application()).erasure.exists():
                 ctx.call_on_close(cls(ctx)._run)
 
     def _run(self) -> None:

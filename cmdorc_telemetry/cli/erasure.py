@@ -17,14 +17,15 @@ from typing import NamedTuple
 import click
 
 from .. import clock
-from ..config import DestinationConfig, Home
+from ..config import DestinationConfig
 from ..consent import Consent, load_consent, renew
+from ..destinations import make_reporter
 from ..erasure import Owed, load_owed, note, strike
 from ..errors import ConfigError, ConsentError, Rejected, StorageError, TelemetryError
 from ..files import FileLock
 from ..history import NAME as HISTORY
+from ..home import Home
 from ..identity import Identity, drop_identity
-from ..pipeline import make_reporter
 from ..reporter import TelemetryReporter
 from .machine import Machine
 from .wording import address, clean, command_line

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import clock
 from ..capture import Hasher, cwd_prefix
-from ..consent import CORE_SPEC
 from ..errors import StorageError
 from ..identity import load_identity
 from ..insights import newest_bodies
 from ..spec import BASE
-from .sample import machine, sample_properties
+from .sample import constants, sample_properties
 
 if TYPE_CHECKING:
     from ..config import TelemetryLevel
@@ -68,11 +67,11 @@ class Examples:
         """The fields that every event has."""
         newest = max(self._recorded.values(), key=lambda body: str(body["timestamp"]), default={})
         made = {
-            "event": "command_completed",
+            "event": self._machine.usual_event,
             "event_id": "another one for each event",
-            "spec": f"{CORE_SPEC}@1",
+            "spec": f"{self._machine.application.spec}@1",
             **newest,
-            **machine(),
+            **constants(self._machine.application),
             "anonymous_install_id": self._identity.install_id if self._identity else "made when you say yes",
             "timestamp": clock.iso(clock.wall()),
             "level": level.value,

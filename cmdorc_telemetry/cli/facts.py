@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from .. import __version__, audit, clock
 from ..errors import StorageError
 from ..history import NAME as HISTORY
-from ..insights import command_days, newest_bodies
+from ..insights import EventCounts, command_days, event_counts, newest_bodies
 from ..types import Ledger
 from ..view.facts import Batch, Body, Comparison, Facts, Note, PlaceFacts, Queue, Section, Sent, Withheld
 from .collection import events, withheld_fields
@@ -50,7 +51,7 @@ def gather(machine: Machine, standing: Standing) -> Facts:
 
     if standing.usage is None:
         failed["places"] = "The spool cannot be read. What is wrong with it is said at the top."
-    history = machine.home.history
+    history, runs = machine.home.history, machine.application.is_cmdorc
     values: Mapping[str, bytes] = answer("collected", lambda: newest_bodies(history), {})
     return Facts(
         now=now,
@@ -68,10 +69,15 @@ def gather(machine: Machine, standing: Standing) -> Facts:
         withheld=answer("withheld", lambda: tuple(_withheld(machine, standing)), ()),
         sent=answer("sent", lambda: tuple(_sent(machine)), ()),
         alarms=answer("sent", lambda: tuple(_alarms(machine)), ()),
-        past=answer("past", lambda: command_days(history, now=now, days=DAYS), None),
+        past=answer("past", lambda: command_days(history, now=now, days=DAYS), None) if runs else None,
+        counted=() if runs else answer("past", lambda: _counted(history, now), ()),
         compared=tuple(_compared(standing)),
         failed=failed,
     )
+
+
+def _counted(history: Path, now: float) -> tuple[EventCounts, ...]:
+    return tuple(event_counts(history, now=now, days=DAYS, parts=DAYS))
 
 
 # -- how things are: as ``status`` says it ----------------------------------------------------------------------------
@@ -143,7 +149,7 @@ def _queues(machine: Machine, standing: Standing) -> Iterator[Queue]:
             waiting = ledger.pending - ledger.set_aside
             if waiting:
                 rows = [(row, pipeline.body_for(to, row)) for row in spool.next(to.name, _BODIES)]
-                bodies = tuple(Body(row.event, row.at, body) for row, body in rows if body is not None)
+                bodies = tuple(Body(row.event, row.at, body) for row, body in rows if isinstance(body, bytes))
                 yield Queue(name=to.name, waiting=waiting, next_try=ledger.next_try, bodies=bodies)
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from ..config import DestinationConfig, Home, Layer, load_layer
-from ..errors import ConfigError
+from ..config import DestinationConfig, Layer, load_layer
+from ..errors import ConfigError, SpecError
+from ..home import Home
 from ..situation import Situation
-from .wording import address, command_line
+from .wording import address, application, command_line
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cmdorc_telemetry")
 
-PROJECT_FILES = ("cmdorc.toml", "config.toml")
 HISTORY_SECONDS = 30.0
 """How long to wait for the history, which another process may be writing."""
 _TARGETS = ("endpoint", "url", "path", "host")
 
 config_option = click.option(
     "-c", "--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
-    help="The project's cmdorc TOML; otherwise cmdorc.toml, then config.toml, in this directory.",
+    help="The project's TOML file; otherwise the one that is found in this directory.",
 )  # fmt: skip
 
 
@@ -47,9 +47,12 @@ class Machine:
     """Raises ConfigError for the user's (or an operator's) file."""
 
     def __init__(self, *, project: Layer | None = None, own: bool = False) -> None:
-        """``own``: the user's own file counts, whatever an operator's variable names."""
-        environ = {key: value for key, value in os.environ.items() if not (own and key == "CMDORC_TELEMETRY_CONFIG")}
-        self.situation = Situation.read(environ, project=project)
+        """``own``: the user's own file counts, whatever an operator's variable names, and what a project adds is asked
+        for, too."""
+        self.application, self.own = application(), own
+        hidden = self.application.config_variable if own else ""
+        environ = {key: value for key, value in os.environ.items() if key != hidden}
+        self.situation = Situation.read(environ, application=self.application, project=project)
         self.home: Home = self.situation.home
 
     @cached_property
@@ -67,6 +70,22 @@ class Machine:
 
         return Pipeline(self.situation, self.host)
 
+    def bear(self) -> None:
+        """Go on where a spec file of the user's is broken: without all of these, and with nothing recorded or sent.
+
+        So it is for programs, too. Raises SpecError where it is the application's own.
+        """
+        try:
+            self.pipeline  # noqa: B018 - made here, or not at all
+        except SpecError as fault:
+            situation = self.situation
+            self.situation = situation._replace(
+                user=situation.user._replace(specs=()),
+                other=None if situation.other is None else situation.other._replace(specs=()),
+                trouble=situation.trouble or f"{fault}. Nothing is recorded or sent until it is right",
+            )
+            self.pipeline  # noqa: B018 - likewise
+
     @property
     def recording(self) -> bool:
         """Whether programs on this machine record; a project's file may switch it off for its own."""
@@ -76,6 +95,15 @@ class Machine:
     def trouble(self) -> str:
         """Why the decision cannot be used, in words; mostly empty."""
         return self.situation.policy(layered=False).trouble
+
+    @cached_property
+    def usual_event(self) -> str:
+        """The event that stands for all of them where none is named. Raises ConfigError where there is none."""
+        spec = self.pipeline.registry.get(self.application.spec)
+        events = sorted(spec.events if spec else (), key=lambda event: not event.shared_at("debug"))
+        if not events:
+            raise ConfigError(self.application.spec, "events", "it declares none")
+        return "command_completed" if self.application.is_cmdorc else events[0].name
 
     # -- what was recorded --------------------------------------------------------------------------------------
 
@@ -118,13 +146,14 @@ class Machine:
 
     def segments(self, spool: Spool | None) -> Unread:
         """Segments with something that is not imported yet."""
-        from .. import files, journal
+        from .. import files
+        from ..segment import HEADER, segments
 
         found = Unread([], [])
-        for path in journal.segments(self.home.journal):
+        for path in segments(self.home.journal):
             read = 0 if spool is None else spool.offset(path.name)
             try:
-                if read is None or path.stat().st_size <= max(read, journal.HEADER):
+                if read is None or path.stat().st_size <= max(read, HEADER):
                     continue
                 fd = os.open(path, os.O_RDONLY)
             except OSError:  # imported this moment
@@ -135,7 +164,7 @@ class Machine:
                 continue
             finally:
                 os.close(fd)
-            (found.left if left else found.live).append((path, max(read, journal.HEADER)))
+            (found.left if left else found.live).append((path, max(read, HEADER)))
         return found
 
     # -- destinations -----------------------------------------------------------------------------------------
@@ -188,7 +217,7 @@ def project_layer(config: Path | None) -> tuple[Layer | None, str]:
     """
     if config is not None:
         return load_layer(config), ""
-    path = next((Path(name) for name in PROJECT_FILES if Path(name).is_file()), None)
+    path = next((Path(name) for name in application().project_files if Path(name).is_file()), None)
     if path is None or _is_users(path):
         return None, ""
     try:
@@ -199,7 +228,5 @@ def project_layer(config: Path | None) -> tuple[Layer | None, str]:
 
 
 def _is_users(path: Path) -> bool:
-    from ..config import home_dir
-
-    own = Home(home_dir()).config
+    own = Home.of(application()).config
     return own.exists() and own.samefile(path)

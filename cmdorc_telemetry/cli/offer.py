@@ -15,14 +15,18 @@ from ..policy import in_ci
 from ..spec import BASE, Event, Property, TelemetrySpec
 from ..spec.outputs import values
 from .machine import Machine, target
-from .wording import command_line, place, plural
+from .wording import application, command_line, place, plural
 
 if TYPE_CHECKING:
     from ..config import DestinationConfig
     from .examples import Examples
     from .screen import Screen
 
-DEBUG_QUESTION = "This sends hashed command info — confirm? (expires in 30 days)"
+
+def debug_question(until: str = "in 30 days") -> str:
+    """What DEBUG is asked for with, beside all the rest."""
+    what = "hashed command info" if application().is_cmdorc else "what is declared for level debug"
+    return f"This sends {what} — confirm? (expires {until})"
 
 
 def can_ask() -> bool:
@@ -86,7 +90,8 @@ def show_specs(
 ) -> None:
     """Every event and field that ``level`` shares, as it is here, and what never leaves."""
     screen.line(("Every event", "bold"), "  has these fields")
-    _fields(screen, BASE, shown.base(level))
+    foreign = machine.application.foreign_fields
+    _fields(screen, {name: prop for name, prop in BASE.items() if name not in foreign}, shown.base(level))
     for spec in specs:
         show_spec(screen, machine, shown, spec, level)
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import files
-from ..config import Home, TelemetryLevel
+from ..config import TelemetryLevel
 from ..errors import ConfigError, StorageError
+from ..home import Home
 from .machine import Machine
 from .status import first_line, the_bytes
 from .wording import command_line
@@ -88,7 +89,7 @@ def _local_first(screen: Screen, machine: Machine) -> bool:
 def _agreed(screen: Screen, machine: Machine, wanted: TelemetryLevel, yes: bool) -> bool:
     """Show what ``wanted`` means, and ask, unless ``yes`` did."""
     from .examples import Examples
-    from .offer import DEBUG_QUESTION, ask, show_destinations, show_exact, show_specs
+    from .offer import ask, debug_question, show_destinations, show_exact, show_specs
     from .waiting import specs
 
     if wanted is TelemetryLevel.OFF:
@@ -101,13 +102,14 @@ def _agreed(screen: Screen, machine: Machine, wanted: TelemetryLevel, yes: bool)
     screen.line()
     if not yes and not ask("Record, and share this?"):
         return False
-    return wanted is not TelemetryLevel.DEBUG or ask(DEBUG_QUESTION)
+    return wanted is not TelemetryLevel.DEBUG or ask(debug_question())
 
 
 def _write(machine: Machine, wanted: TelemetryLevel) -> None:
     """Identity, the user's file, the decision, the destinations' cursors: all or nothing. Raises StorageError."""
     from .. import clock
-    from ..consent import CORE_SPEC, identities, save_decision
+    from ..consent import save_decision
+    from ..declarations import identities
     from ..identity import ensure_identity
     from .userfile import edit, setting
 
@@ -117,8 +119,8 @@ def _write(machine: Machine, wanted: TelemetryLevel) -> None:
     with all_or_nothing(home):
         ensure_identity(home)
         edit(home.config, setting(
-            enabled=True, level=wanted.value if shares else None,
-            debug_consent_given=True if debug else None, debug_consent_expires=grants[CORE_SPEC].debug_expires,
+            enabled=True, level=wanted.value if shares else None, debug_consent_given=True if debug else None,
+            debug_consent_expires=grants[machine.application.spec].debug_expires,
         ))  # fmt: skip
         save_decision(home, grants, identities(machine.pipeline.configured), declined={})
         Machine().pipeline.open_spool().close()  # what is recorded from now on is for the destinations of now
@@ -126,7 +128,7 @@ def _write(machine: Machine, wanted: TelemetryLevel) -> None:
 
 def _grants(machine: Machine, wanted: TelemetryLevel, now: datetime) -> dict[str, Grant]:
     """A yes to every spec that was shown; of those that are not there now, no more than to these."""
-    from ..consent import new_grant
+    from ..declarations import new_grant
     from .waiting import specs
 
     shown = {spec.meta.name: new_grant(spec, wanted, now) for spec in specs(machine)}

@@ -11,17 +11,17 @@ Killed at any moment it leaves either what it can delete when it is run again, o
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from .. import clock
-from ..config import Home, home_dir
-from ..errors import ConfigError, ConsentError, StorageError
+from ..errors import ConfigError, ConsentError, SpecError, StorageError
+from ..home import Home
 from .machine import Machine
 from .userfile import Table, edit
-from .wording import clean, command_line, place
+from .wording import application, clean, command_line, place
 
 SENDING_SECONDS = 12.0
 """How long to wait for batches that are on their way: a destination has 10 seconds, if nobody said otherwise."""
@@ -48,7 +48,7 @@ def opt_out(local_only: bool) -> None:
     from .deletion import delete, local_files
     from .erasure import ERASE_SECONDS, give_up, interrupted, reached, told
 
-    home = Home(home_dir(os.environ))
+    home = Home.of(application())
     failures: list[str] = []
     machine = _machine(failures)
     written = list(local_files(machine, reached(home), failures))
@@ -95,14 +95,16 @@ def _machine(failures: list[str]) -> Machine | None:
 
 def _say_no(home: Home, failures: list[str]) -> None:
     """Record the no, for every spec that was decided on: from here on nothing more is sent."""
-    from ..consent import CORE_SPEC, Grant, load_consent, save_decision
+    from ..consent import Grant, load_consent, save_decision
 
     try:
         consent = load_consent(home)
     except ConsentError:  # is replaced
         consent = None
-    no = Grant(decided_at=clock.iso(clock.wall()))
-    save_decision(home, {CORE_SPEC: no, **dict.fromkeys(consent.grants if consent is not None else (), no)})
+    names = set(consent.grants if consent is not None else ())
+    with suppress(SpecError):  # told already
+        names.add(home.application.spec)
+    save_decision(home, dict.fromkeys(names, Grant(decided_at=clock.iso(clock.wall()))))
     try:
         edit(home.config, _switched_off)
     except ConfigError:

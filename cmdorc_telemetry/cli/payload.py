@@ -45,7 +45,7 @@ def show_payload(event: str | None, to: str | None) -> None:
     private = to == HISTORY or (destination is not None and destination.audience == "private")
     row, live = _newest(machine, event, destination, private) if machine.recording else (None, 0)
     if row is None:
-        shown = _sample(machine, event or "command_completed", destination, private)
+        shown = _sample(machine, event or machine.usual_event, destination, private)
     else:
         shown = stored(machine, row, destination, private)
     show(machine, shown)
@@ -102,11 +102,12 @@ def stored(machine: Machine, row: Row, to: DestinationConfig | None, private: bo
         raise TelemetryError(f"{to.name} gets nothing: it waits for your yes ({answer_line(machine)})")
     body = row.private if private else pipeline.shared_body(row)
     if to is not None:
-        body = pipeline.body_for(to, row)
-    if to is not None and pipeline.unwanted(to, row):
-        raise _unwanted(machine, to, row.event)
-    if to is not None and to.events is not None and row.event not in to.events:
-        raise TelemetryError(f"{row.event}: {to.name} gets nothing of it: it is not among its events")
+        answer = pipeline.body_for(to, row)
+        if answer == "unwanted":
+            raise _unwanted(machine, to, row.event)
+        if to.events is not None and row.event not in to.events:
+            raise TelemetryError(f"{row.event}: {to.name} gets nothing of it: it is not among its events")
+        body = answer if isinstance(answer, bytes) else None
     if body is None:
         raise TelemetryError(f"{row.event}: {why_nothing(machine, row, found[1], to)}")
     return Shown(*found, body, row, to, private, _encoded(machine, to, row.event, body))
@@ -116,7 +117,7 @@ def _encoded(machine: Machine, to: DestinationConfig | None, event: str, body: b
     """What the reporter of ``to`` sends where the event is alone. Raises ConfigError, PluginError."""
     import asyncio
 
-    from ..pipeline import make_reporter
+    from ..destinations import make_reporter
     from ..types import Batch, BatchEvent
 
     class_ = machine.pipeline.classes.get(to.plugin) if to is not None else None

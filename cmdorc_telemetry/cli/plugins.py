@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
 
-from ..config import Home, home_dir, load_layer
+from ..config import load_layer
 from ..errors import ConfigError, nearest
+from ..home import Home
 from .machine import Machine
-from .wording import command_line, place, plural
+from .wording import application, command_line, place, plural
 
 if TYPE_CHECKING:
     from .inventory import Plugin, Setting
@@ -70,7 +70,7 @@ def enable(name: str) -> None:
     if name not in there:
         raise ConfigError("plugin", name, "is not installed", f"one of {', '.join(there) or 'none: nothing is'}",
                           nearest=nearest(name, there))  # fmt: skip
-    home = Home(home_dir(os.environ))
+    home = Home.of(application())
     known = name in load_layer(home.config).plugins
     if not known:
         edit(home.config, listing(name, enabled=True))
@@ -85,7 +85,7 @@ def disable(name: str) -> None:
     """Disable a plugin: take NAME out of plugins in your config.toml."""
     from .userfile import edit, listing
 
-    home = Home(home_dir(os.environ))
+    home = Home.of(application())
     enabled = load_layer(home.config).plugins
     if name not in enabled:
         raise ConfigError("plugin", name, "is not enabled", f"one of {', '.join(enabled) or 'none: nothing is'}",

@@ -12,15 +12,14 @@ Whoever is killed, or fails, after the first step leaves the others to the next 
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 
 import click
 
-from ..config import Home, home_dir
 from ..errors import ConfigError, ConsentError, StorageError
+from ..home import Home
 from .machine import Machine
-from .wording import clean, command_line, plural
+from .wording import application, clean, command_line, plural
 
 
 @click.command("reset-id")
@@ -41,7 +40,7 @@ def reset_id() -> None:
     from ..identity import another_identity, ensure_identity, stored_identity
     from .erasure import ERASE_SECONDS, give_up, told
 
-    home = Home(home_dir(os.environ))
+    home = Home.of(application())
     machine = Machine()
     old = stored_identity(home)
     if not _decided(machine, old is not None):
@@ -72,7 +71,8 @@ def _decided(machine: Machine, identified: bool) -> bool:
     if situation.consent is not None and any(grant.record for grant in situation.consent.grants.values()):
         return True
     if situation.consent is None and machine.recording:
-        raise ConfigError("environment", "CMDORC_TELEMETRY", "decides here, and what it allowed cannot be taken back",
+        raise ConfigError("environment", machine.application.variable,
+                          "decides here, and what it allowed cannot be taken back",
                           f"a decision of yours: {command_line('opt-in')}, or {command_line('opt-out')}")  # fmt: skip
     click.echo(f"Telemetry is off, and this install has {'still an' if identified else 'no'} id.", err=True)
     if identified:

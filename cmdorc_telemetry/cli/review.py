@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import clock
-from ..config import TelemetryLevel
-from ..consent import CORE_SPEC, Consent, Grant, declarations, differences, save_decision, unanswered
+from ..config import TelemetryLevel, load_layer
+from ..consent import Consent, Grant, save_decision
+from ..declarations import declarations, differences, unanswered
 from ..errors import ConfigError, ConsentError
 from .machine import Machine
 from .status import first_line
@@ -28,7 +30,9 @@ Ask = Callable[[str], bool | None]
 
 @click.command(short_help="Decide on what was added or changed since your yes.")
 @click.option("--yes", is_flag=True, help="Ask nothing. Never covers debug.")
-def review(yes: bool) -> None:
+@click.option("-c", "--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+              help="Ask for the specs, too, that this project's TOML file adds.")  # fmt: skip
+def review(yes: bool, config: Path | None) -> None:
     """Show what was added or changed since your yes, and ask for that alone.
 
     A yes adds it to what you agreed to; the level, and when it ends, stay. After a no it stays away, and you are not
@@ -37,7 +41,7 @@ def review(yes: bool) -> None:
     from .offer import ask, can_ask
     from .screen import Screen
 
-    machine = Machine(own=True)
+    machine = Machine(own=True, project=load_layer(config) if config is not None else None)
     if machine.trouble:
         raise ConsentError(machine.trouble)
     consent = decision(machine)
@@ -110,7 +114,7 @@ class _Answers:
         """What is said about a spec that is new."""
         from .offer import show_spec
 
-        share = level(self._consent)
+        share = level(self._machine, self._consent)
         shown = min(share, TelemetryLevel.STANDARD)
         show_spec(self._screen, self._machine, self._examples, spec, shown)
         here = share is TelemetryLevel.OFF
@@ -120,7 +124,7 @@ class _Answers:
             return Grant()
         grant = Grant(decided_at=clock.iso(clock.wall()))
         if answer:
-            until = self._consent.grants[CORE_SPEC].debug_expires
+            until = self._consent.grants[self._machine.application.spec].debug_expires
             grant = Grant(True, share, grant.decided_at, declarations(spec, shown), debug_expires=until)
         self._grants[spec.meta.name] = grant
         return grant
@@ -159,9 +163,13 @@ class _Answers:
         from .offer import about, show_field
 
         of, _, key = name.partition("/")
-        event = spec.event(of)
+        event = spec.asked_for(of)
         prop = BASE[key] if event is None else event.properties[key]
-        examples = self._examples.base(level(self._consent)) if event is None else self._examples.of(spec, event).values
+        examples: Mapping[str, str]
+        if event is None:
+            examples = self._examples.base(level(self._machine, self._consent))
+        else:
+            examples = self._examples.of(spec, event).values
         self._screen.below(0, (name, "bold"), f"  {_WORDS[change]}")
         show_field(self._screen, key, prop, examples[key])
         for label, text in _changes(old, new) if old is not None else () if event is None else about(spec, event):
@@ -188,9 +196,11 @@ def _these(count: int) -> str:
 
 
 def _debug_question(grant: Grant) -> str:
+    from .offer import debug_question
+
     assert grant.debug_expires is not None
     until = moment_of(clock.iso(grant.debug_expires.timestamp()))
-    return f"This sends hashed command info — confirm? (expires {until})"
+    return debug_question(until)
 
 
 # -- old → new --------------------------------------------------------------------------------------------------------

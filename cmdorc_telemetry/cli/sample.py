@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
 import msgspec
 
 from .. import clock
+from ..application import Application
 from ..capture import (
     Hasher,
     SessionStatistics,
@@ -19,8 +22,9 @@ from ..capture import (
 )
 from ..capture.payloads import TelemetryPayloadBuilder
 from ..config import TelemetryLevel
-from ..spec import LEVELS, Event, Level, Property, Shapes, TelemetrySpec, bucket_labels, coerce
+from ..spec import LEVELS, MASK, Event, Level, Property, Shapes, TelemetrySpec, bucket_labels, coerce
 from ..types import CompletedRun, Session, Trigger
+from .wording import application
 
 NO_ID = "00000000-0000-0000-0000-000000000000"
 SESSION = Session(
@@ -32,6 +36,8 @@ RUN = CompletedRun(
     run_id=NO_ID, command_name="Tests", state="success", duration=3.512, manual=False,
     trigger_event="command_success:Lint", trigger_chain=("changed", "command_success:Lint"), arg_count=2, cwd="/",
 )  # fmt: skip
+_TEXTS = ("…", "example", "a", "A", "0", "en", "en-US", "a1", "A1", "ab12", "AB12", "1.0", "1.0.0", "a-b", "a_b", "a.b",
+          "A-B", "A_B", "a/b", "/", "a@b.c", "2000-01-01", "#000000", "")  # fmt: skip
 TRIGGER = Trigger(name="changed", outcome="ran", runs_started=1)
 
 
@@ -42,7 +48,7 @@ def least_level(event: Event, level: TelemetryLevel) -> TelemetryLevel:
 
 def shared_sample(spec: TelemetrySpec, event: Event, level: TelemetryLevel) -> bytes:
     """The body that a shared destination would get at ``level``, which must share something of ``event``."""
-    builder = TelemetryPayloadBuilder(spec, level, bytes(32), _base())
+    builder = TelemetryPayloadBuilder(spec, level, bytes(32), _base(application()))
     now = clock.wall()
     builders: dict[str, Callable[[], dict[str, Any]]] = {
         "orchestrator_started": lambda: builder.build_startup_payload(SESSION, now=now),
@@ -50,19 +56,22 @@ def shared_sample(spec: TelemetrySpec, event: Event, level: TelemetryLevel) -> b
         "trigger_fired": lambda: builder.build_trigger_payload(TRIGGER, now=now),
         "orchestrator_stopped": lambda: builder.build_shutdown_payload(SESSION, [RUN], now=now),
     }
-    build = builders.get(event.name, lambda: builder.build_payload(event.name, _placeholders(event), now=now))
+    if application().is_cmdorc and event.name in builders:
+        body = builders[event.name]()
+    else:
+        body = builder.build_payload(event.name, _placeholders(event), now=now)
     name: Level = LEVELS[level.rank - 1]
     shape = Shapes([spec]).shared(spec.ref, event.name, name)
     assert shape is not None
-    return msgspec.json.encode(msgspec.convert(build(), shape))  # in the order and form that the gate gives it
+    return msgspec.json.encode(msgspec.convert(body, shape))  # in the order and form that the gate gives it
 
 
 def private_sample(spec: TelemetrySpec, event: Event) -> bytes:
     """The body that a destination of the user's own would get."""
     own = {name: value for name, value in sample_properties(event, None).items()
            if event.properties[name].type != "hash"}  # fmt: skip
-    stamp = clock.iso(clock.wall())
-    return msgspec.json.encode({"event": event.name, **_base(), "spec": spec.ref, "timestamp": stamp, **own})
+    base = {"event": event.name, **_base(application()), "spec": spec.ref, "timestamp": clock.iso(clock.wall())}
+    return msgspec.json.encode({**base, **own})
 
 
 def sample_properties(event: Event, hasher: Hasher | None) -> dict[str, Any]:
@@ -75,30 +84,38 @@ def sample_properties(event: Event, hasher: Hasher | None) -> dict[str, Any]:
         "trigger_fired": lambda: trigger_properties(TRIGGER, hasher),
         "orchestrator_stopped": lambda: statistics.properties(SESSION),
     }
-    values = {name: coerce(event.properties[name], value) for name, value in known.get(event.name, dict)().items()}
-    return {**_placeholders(event), **values}
+    make = known.get(event.name, dict) if application().is_cmdorc else dict
+    return {**_placeholders(event), **{name: coerce(event.properties[name], value) for name, value in make().items()}}
 
 
-def machine() -> dict[str, str]:
-    """The base fields that say on what kind of machine this is."""
-    try:
-        return {"cmdorc_version": metadata.version("cmdorc"), **machine_fields()}
-    except metadata.PackageNotFoundError:
-        return machine_fields()
+def constants(of: Application) -> dict[str, str]:
+    """The base fields that say what program this is, and on what kind of machine."""
+    if of.is_cmdorc:
+        with suppress(metadata.PackageNotFoundError):
+            of = of._replace(version=metadata.version("cmdorc"))
+    return {**of.base, **machine_fields()}
 
 
-def _base() -> dict[str, str]:
-    return {**machine(), "anonymous_install_id": NO_ID, "event_id": NO_ID}
+def _base(of: Application) -> dict[str, str]:
+    return {**constants(of), "anonymous_install_id": NO_ID, "event_id": NO_ID}
 
 
 def _placeholders(event: Event) -> dict[str, Any]:
-    return {name: _placeholder(prop) for name, prop in event.properties.items()}
+    made = {name: MASK if event.masks(name) else _placeholder(prop) for name, prop in event.properties.items()}
+    return {name: value for name, value in made.items() if value is not None}
 
 
 def _placeholder(prop: Property) -> Any:
+    """A value that it may have; None for one of no known shape."""
     value: Any = {
         "bool": False, "count": int(prop.min or 0), "duration_ms": int(prop.min or 0), "number": prop.min,
         "enum": next(iter(prop.members), ""), "bucket": bucket_labels(prop.edges)[0] if prop.edges else "",
-        "hash": "0" * 12, "version": "0", "uuid": NO_ID, "timestamp": clock.iso(0), "string": "…",
+        "hash": "0" * 12, "version": "0", "uuid": NO_ID, "timestamp": clock.iso(0), "string": _text(prop), "json": None,
     }[prop.type]  # fmt: skip
-    return value if prop.max_items is None else [value]
+    return [value] if prop.max_items is not None and value is not None else value
+
+
+def _text(prop: Property) -> str | None:
+    """One of some usual texts that its pattern takes; None where it takes none of them."""
+    pattern, most = prop.pattern or "", prop.max_length or 0
+    return next((text for text in _TEXTS if len(text) <= most and re.fullmatch(pattern, text)), None)

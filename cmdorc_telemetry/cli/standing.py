@@ -129,7 +129,9 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         level=policy.share.value,
         decided_by=policy.decided_by,
         decided_at=policy.decided_at,
-        decided_in={"you": str(machine.home.consent), "operator": "CMDORC_TELEMETRY"}.get(policy.decided_by, ""),
+        decided_in={"you": str(machine.home.consent), "operator": machine.application.variable}.get(
+            policy.decided_by, ""
+        ),
         config=str(situation.user.source),
         limits=policy.limits,
         ignored=(*policy.ignored, *pipeline.registry.refused),
@@ -145,7 +147,7 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         slow=slow,
         last_report=max((each.last_report for name, each in ledgers.items() if name != HISTORY), default=0.0),
         broken_plugins=dict(machine.host.failures),
-        fields_waiting=asked.names(),
+        fields_waiting=asked.names(machine.application.spec),
         specs_waiting=[spec.meta.name for spec in asked.specs],
         to_be_erased={each.install_id: sorted(each.destinations) for each in owed},
         problems=problems,

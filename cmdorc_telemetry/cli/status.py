@@ -38,7 +38,9 @@ def status(as_json: bool, config: Path | None) -> None:
     from .standing import standing
 
     layer, problem = project_layer(config)
-    found = standing(Machine(project=layer), problem)
+    machine = Machine(project=layer)
+    machine.bear()
+    found = standing(machine, problem)
     if as_json:
         import msgspec
 

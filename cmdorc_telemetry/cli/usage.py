@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from .. import journal
 from ..history import KEEP_DAYS
+from ..segment import segments
 from .machine import Machine
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Usage(Struct, kw_only=True):
 def usage(machine: Machine, spool: Spool | None) -> Usage:
     """What is in use on ``machine``."""
     user, pipeline = machine.situation.user, machine.pipeline
-    sizes = [_size(path) for path in journal.segments(machine.home.journal)]
+    sizes = [_size(path) for path in segments(machine.home.journal)]
     events, size = spool.size() if spool is not None else (0, 0)
     return Usage(
         segments=len(sizes),

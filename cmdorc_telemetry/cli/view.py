@@ -32,12 +32,13 @@ def view(output: Path | None, config: Path | None) -> None:
 
     layer, problem = project_layer(config)
     machine = Machine(project=layer)
+    machine.bear()
     document = page(_facts(machine, problem)).encode()
     if output is not None and str(output) == "-":
         click.echo(document, nl=False)
     elif output is not None:
         _write(output, document)
-        click.echo(f"Written to {place(output)}. It holds names of your commands: mode 600.", err=True)
+        click.echo(f"Written to {place(output)}. It holds names of your own: mode 600.", err=True)
     else:
         _show(machine, document)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import clock
 from ..config import DestinationConfig, TelemetryLevel
-from ..consent import CORE_SPEC, Consent, unanswered
+from ..consent import Consent
+from ..declarations import unanswered
 from .wording import command_line
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ class Waiting(NamedTuple):
     destinations: tuple[DestinationConfig, ...] = ()
     """They get nothing."""
 
-    def names(self) -> list[str]:
-        """The fields, those of other specs than the core's with the name of the spec."""
-        return [name if spec == CORE_SPEC else f"{spec}: {name}"
+    def names(self, first: str) -> list[str]:
+        """The fields, those of other specs than the ``first`` with the name of the spec."""
+        return [name if spec == first else f"{spec}: {name}"
                 for spec, fields in self.fields.items() for name in sorted(fields)]  # fmt: skip
 
 
@@ -42,10 +43,9 @@ def waiting(machine: Machine) -> Waiting:
     return Waiting(
         tuple(spec for spec in found if spec.meta.name not in consent.grants),
         {name: names for name, names in fields.items() if names},
-        tuple(
-            to for to in destinations(machine) if level(consent) is not TelemetryLevel.OFF and machine.fault(to) is None
-        ),
-    )
+        tuple(to for to in destinations(machine)
+              if level(machine, consent) is not TelemetryLevel.OFF and machine.fault(to) is None),
+    )  # fmt: skip
 
 
 def destinations(machine: Machine) -> list[DestinationConfig]:
@@ -62,25 +62,26 @@ def answer_line(machine: Machine) -> str:
 def decision(machine: Machine) -> Consent | None:
     """The decision that something can be added to; None where there is none, or nothing is recorded."""
     consent = machine.situation.consent
-    if consent is None or CORE_SPEC not in consent.grants or not machine.pipeline.policy.record:
+    if consent is None or machine.application.spec not in consent.grants or not machine.pipeline.policy.record:
         return None
     return consent
 
 
 def specs(machine: Machine) -> Iterator[TelemetrySpec]:
-    """The specs of this home, the latest version of each, the core's first; none that a project adds."""
+    """The specs of this home, the latest version of each, the application's first; none that a project adds, unless it
+    was named to be asked for."""
     situation, registry = machine.situation, machine.pipeline.registry
-    if situation.project is not None and situation.project.specs:
-        registry = machine.host.registry(*situation._replace(project=None).spec_files())
+    if not machine.own and situation.project is not None and situation.project.specs:
+        registry = machine.host.registry(*situation._replace(project=None).specs())
     for name in dict.fromkeys(spec.meta.name for spec in registry):
         latest = registry.get(name)
         assert latest is not None
         yield latest
 
 
-def level(consent: Consent) -> TelemetryLevel:
-    """How much of the core is shared: so much is asked for of anything else."""
-    return consent.grants[CORE_SPEC].level(clock.utcnow())
+def level(machine: Machine, consent: Consent) -> TelemetryLevel:
+    """How much of the first spec is shared: so much is asked for of anything else."""
+    return consent.grants[machine.application.spec].level(clock.utcnow())
 
 
 def declined(consent: Consent, to: DestinationConfig) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import DestinationConfig, TelemetryLevel
 from ..decision import level_name
 from ..identity import load_identity
-from ..spec import BASE, LEVELS, Level, Property, lower, sampled
+from ..spec import BASE, LEVELS, Level, Property, lower, sampled, shared_names
 from ..types import Row
 from .machine import Machine
 
@@ -122,10 +122,15 @@ def why_nothing(machine: Machine, row: Row, event: Event, to: DestinationConfig 
 def _held_back(machine: Machine, row: Row, event: Event) -> str:
     """What the gate did not let out."""
     pipeline = machine.pipeline
-    found = pipeline.shapes.event(row.spec, row.event)
-    rate = found[0].sampling_rate(event) if found is not None else 1.0
-    if rate < 1 and not sampled(json.loads(row.private).get("event_id", ""), rate):
-        return f"sampling shares {rate * 100:g} % of such events, and not this one"
+    sampler = pipeline.shapes.sampler(row.spec, row.event, row.version)
+    if sampler is not None:
+        body = json.loads(row.private)
+        level = pipeline.level_of(row.generation, row.spec.partition("@")[0])
+        share = sampler.share({name: body[name] for name in shared_names(event, level) if name in body})
+        if share is None:
+            return "sampling shares only those that meet its conditions, and not this one"
+        if not sampled(pipeline.subject(row) or body.get("event_id", ""), share):
+            return f"sampling shares {share * 100:g} % of such events, and not this one"
     if blocked := pipeline.blocked():
         return blocked
     if pipeline.anonymizers:

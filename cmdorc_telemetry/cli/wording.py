@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
+from ..application import CMDORC, Application
 from ..wording import clean, duration, moment, moment_of, percent, plural
 
 __all__ = [
-    "BARS", "address", "clean", "command_line", "duration", "moment", "moment_of", "percent", "place", "plural",
-    "sparkline",
+    "BARS", "address", "application", "clean", "command_line", "duration", "moment", "moment_of", "percent", "place",
+    "plural", "sparkline",
 ]  # fmt: skip
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -21,12 +22,18 @@ _SECRETS = re.compile(r"(?<=://)[^/?#\s]*(?=@)|(?<=\?)[^#\s]+")
 """Of addresses: who one is there, and what is asked for, which may hold a key."""
 
 
+def application() -> Application:
+    """Whose commands these are: the group that was typed knows."""
+    context = click.get_current_context(silent=True)
+    return (context and context.find_object(Application)) or CMDORC
+
+
 def command_line(*words: str) -> str:
-    """A command of this group as it is to be typed: ``cmdorc telemetry …`` or ``cmdorc-telemetry …``."""
+    """A command of this group as it is to be typed: ``cmdorc telemetry …`` or ``acme telemetry …``."""
     context = click.get_current_context()
     while context.parent is not None and context.command.name != "telemetry":
         context = context.parent
-    group = context.command_path if context.command.name == "telemetry" else "cmdorc-telemetry"
+    group = context.command_path if context.command.name == "telemetry" else application().command
     return " ".join([group, *words])
 
 

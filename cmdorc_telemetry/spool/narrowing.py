@@ -10,8 +10,8 @@ from .room import Room
 
 Cover = Callable[[bytes], bytes | None]
 """A stored shared body → what may still be shared of it; None for nothing."""
-CoverOf = Callable[[str, str, str], Cover | None]
-"""(spec, event, generation) → what becomes of the bodies of such events; None where none of them may be shared."""
+CoverOf = Callable[[str, str, str, int], Cover | None]
+"""(spec, event, generation, version) → what becomes of the bodies of such events; None where none may be shared."""
 _AT_ONCE = 2000
 
 
@@ -32,7 +32,8 @@ class Narrowing(Room):
             if db.execute(query, done).fetchone():  # meanwhile
                 return
             kinds = {number: kind for number, kind in self._kinds(db).items() if kind.shareable}
-            covers = {number: cover_of(kind.spec, kind.event, kind.generation) for number, kind in kinds.items()}
+            covers = {number: cover_of(kind.spec, kind.event, kind.generation, kind.version)
+                      for number, kind in kinds.items()}  # fmt: skip
             bare = [number for number, cover in covers.items() if cover is None]
             self._choose(db, f"INSERT INTO temp.gone SELECT seq, kind FROM event WHERE kind IN ({_listed(bare)})")
             self._rewrite(db, {number: cover for number, cover in covers.items() if cover is not None})

@@ -21,22 +21,14 @@ def collected(facts: Facts) -> Part:
         return part("collected", failure(facts.failed["collected"]))
     title = ""
     if facts.recording_elsewhere:
-        about = "Five kinds of events, and never more" if _five(facts) else plural(_own(facts), "kind") + " of events"
-        text = (f"{about}. Each field is listed with what it held here last, and who gets it. What nobody gets is for "
-                "your own history on this machine.")  # fmt: skip
+        kinds = plural(sum(bool(event.name) for event in facts.events), "kind")
+        text = (f"{kinds} of events, and nothing else. Each field is listed with what it held here last, and who gets "
+                "it. What nobody gets is for your own history on this machine.")  # fmt: skip
     else:
         title = "What could be collected, and why"
         text = ("Nothing now. This is all that could be, after a yes of yours: a field is shared at its level or "
                 "above, and never below it.")  # fmt: skip
     return part("collected", html.p(text), [_event(facts, event) for event in facts.events], title=title)
-
-
-def _own(facts: Facts) -> int:
-    return sum(bool(event.name) for event in facts.events)
-
-
-def _five(facts: Facts) -> bool:
-    return _own(facts) == 5
 
 
 def _event(facts: Facts, event: EventFacts) -> Markup:
@@ -70,6 +62,7 @@ def _what(field: FieldFacts) -> Child:
 def _state(field: FieldFacts) -> Markup:
     return {
         "shared": tag("shared", "ok"),
+        "allowed": tag("may be shared"),
         "waits": tag("waits for you", "warn"),
         "level": tag(f"only at {field.level}"),
         "local": tag("not shared"),

@@ -10,10 +10,11 @@ from msgspec import Struct, field
 from ..types import Ledger
 
 if TYPE_CHECKING:
-    from ..insights import Days
+    from ..insights import Days, EventCounts
 
 Section = Literal["places", "collected", "queues", "sent", "withheld", "past"]
-FieldState = Literal["shared", "waits", "level", "private", "personal", "local"]
+FieldState = Literal["shared", "allowed", "waits", "level", "private", "personal", "local"]
+"""``shared`` goes to somebody else; what is ``allowed`` may, but nobody else gets it."""
 Whose = Literal["here", "yours", "shared", "gone"]
 
 
@@ -154,6 +155,9 @@ class Facts(Struct, frozen=True, kw_only=True):
     sent: tuple[Sent, ...] = ()
     withheld: tuple[Withheld, ...] = ()
     past: Days | None = None
+    """The runs of commands; None for another application than cmdorc."""
+    counted: tuple[EventCounts, ...] = ()
+    """The events of another application, for each of some days, the oldest first."""
     compared: tuple[Comparison, ...] = ()
     failed: Mapping[Section, str] = field(default_factory=dict)
     """What could not be found out, and why: a sentence for its section."""

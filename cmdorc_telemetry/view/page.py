@@ -11,6 +11,7 @@ from ..markup import Child, Markup, html, joined
 from ..wording import moment
 from .change import change
 from .collected import collected, withheld
+from .counted import counted
 from .facts import Facts
 from .past import past
 from .standing import alarms, heading, notes, places
@@ -23,8 +24,8 @@ def page(facts: Facts) -> str:
     """The whole document."""
     parts = [
         section
-        for section in (places(facts), collected(facts), queues(facts), sent(facts), withheld(facts), past(facts),
-                        change(facts))
+        for section in (places(facts), collected(facts), queues(facts), sent(facts), withheld(facts),
+                        past(facts) or counted(facts), change(facts))
         if section is not None
     ]  # fmt: skip
     links = [html.li(html.a(title, href=f"#{key}")) for key, title, _ in parts]
@@ -61,5 +62,5 @@ def _footer(facts: Facts) -> Markup:
     return joined(
         html.p(made),
         html.p("This page is one file. It loads nothing, sends nothing and runs no script: the policy in its first "
-               "lines forbids it. It holds names of your commands; mind whom you give it to."),
+               "lines forbids it. It holds names of your own; mind whom you give it to."),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 
 from ..charts import DURATION_STEPS, Key, band, bar, figure, heatmap, mark, sparkline, stacked, table
-from ..insights import CommandDays, Days
+from ..insights import CommandRuns, Days
 from ..markup import Child, Markup, html
 from ..wording import duration, moment, percent, plural
 from .facts import Comparison, Facts
@@ -90,7 +90,7 @@ def _day(day: date) -> str:
     return f"{day.day} {day:%b}"
 
 
-def _durations(days: Days, number: int, each: CommandDays) -> Markup:
+def _durations(days: Days, number: int, each: CommandRuns) -> Markup:
     slots = [_day(day) for day in days.dates]
     notes = [f"median {duration(low)}, 95 % within {duration(high)}, {plural(count, 'run')}" if count else ""
              for low, high, count in zip(each.medians_ms, each.p95s_ms, each.counts, strict=True)]  # fmt: skip

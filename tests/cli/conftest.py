@@ -20,8 +20,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cmdorc_telemetry import CompletedRun, Session, Telemetry, Trigger
+from cmdorc_telemetry.application import CMDORC
+from cmdorc_telemetry.cli import erase
 from cmdorc_telemetry.cli import telemetry as group
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.policy import CI_VARIABLES
 
 DEADLINE = 20.0
@@ -108,7 +110,7 @@ class Machine:
 
     def program(self) -> Telemetry:
         """A program that records, still running."""
-        return Telemetry.start(cmdorc_version="0.12.0")
+        return Telemetry.start(CMDORC._replace(version="0.12.0"))
 
     def record(self, *runs: CompletedRun, trigger: bool = False) -> None:
         """A program that started, ran ``runs`` (one of its own by default), and ended."""
@@ -132,6 +134,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     monkeypatch.setenv("CMDORC_HOME", str(machine.home.root))
     yield machine
     machine.forget_modules()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy this machine is, the next command hears the answer."""
+    monkeypatch.setattr(erase, "RETRY_SECONDS", 20.0)
 
 
 class Terminal:

@@ -17,14 +17,19 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import Telemetry
+from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.cli import erase
-from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.consent import load_consent
 from cmdorc_telemetry.erasure import Owed, load_owed, note
 from cmdorc_telemetry.files import FileLock
-from cmdorc_telemetry.identity import ensure_identity, load_identity
+from cmdorc_telemetry.home import Home
+from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.testing import Answer, FaultServer, Request
 from cmdorc_telemetry_server import SQLiteStore
+
+from .installs import erasing, identity, reporting
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 OFF = {"config.toml", "telemetry/consent.toml"}
 
@@ -59,25 +64,11 @@ class Server:
         return asyncio.run(read())
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy this machine is, the next command hears the answer."""
-    monkeypatch.setattr(erase, "RETRY_SECONDS", 20.0)
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(tmp_path / "reports.db")
     yield server
     server.stop()
-
-
-def erasing(request: Request) -> Answer:
-    """What a server says that takes reports and erases."""
-    if request.method == "DELETE":
-        return Answer.json({"message": "Erased.", "deleted": 1})
-    ids = [json.loads(line)["event_id"] for line in request.plain.splitlines()]
-    return Answer.json({"message": "Thanks!", "results": [{"event_id": each, "status": "accepted"} for each in ids]})
 
 
 @pytest.fixture
@@ -89,17 +80,11 @@ def failing() -> Iterator[FaultServer]:
 def agree(machine, **endpoints: str) -> str:
     """A home that reports to these, with an event delivered to each. The install id."""
     places = "".join(f'[telemetry.to.{name}]\nplugin = "http"\nendpoint = "{url}"\n' for name, url in endpoints.items())
-    machine.config(f'[telemetry]\nplugins = ["http"]\n{places}')
-    machine.opt_in()
-    machine.record()
-    machine("flush")
-    return current(machine.home)
+    return reporting(machine, f'[telemetry]\nplugins = ["http"]\n{places}').install_id
 
 
 def current(home: Home) -> str:
-    identity = load_identity(home)
-    assert identity is not None
-    return identity.install_id
+    return identity(home).install_id
 
 
 def owed(machine) -> dict[str, tuple[str, ...]]:
@@ -256,7 +241,8 @@ def test_a_batch_under_way_in_another_process_arrives_before_the_server_is_asked
 BUSY = """
 import sys
 from cmdorc_telemetry import CompletedRun, Telemetry
-telemetry = Telemetry.start(cmdorc_version="0.12.0")
+from cmdorc_telemetry.application import CMDORC
+telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"))
 run = CompletedRun(run_id="r", command_name="Tests", state="success", duration=3.5)
 def work():
     for _ in range(100):
@@ -345,7 +331,7 @@ def test_while_tracking_is_not_wanted_the_erasure_goes_on(
 def test_a_program_asks_nobody(machine, failing: FaultServer) -> None:
     install = pending(machine, failing)
     seen = len(failing.seen)
-    program = Telemetry.start(cmdorc_version="0.12.0")
+    program = Telemetry.start(CMDORC._replace(version="0.12.0"))
     program.fire("cmdorc_completed", machine.run)
     assert program.flush(1)
     program.close()

@@ -277,7 +277,7 @@ def test_running_programs_are_reported_apart(jotting) -> None:
 
 
 def test_the_reporter_of_a_running_program_is_that_programs_matter(jotting) -> None:
-    program = Telemetry.start(reporter=NoopReporter())
+    program = Telemetry.start(reporters=[NoopReporter()])
     program.fire("cmdorc_completed", jotting.run)
     assert program.flush(10)
     assert set(ledgers(jotting("flush").stdout)) == {"history", "jot"}

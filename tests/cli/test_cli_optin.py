@@ -13,10 +13,11 @@ from importlib import metadata
 import pytest
 
 from cmdorc_telemetry import CompletedRun, TelemetryLevel, TelemetryRegistry, load_telemetry_config
+from cmdorc_telemetry.application import CORE_SPEC
 from cmdorc_telemetry.capture import Hasher, cwd_prefix, machine_fields
 from cmdorc_telemetry.cli.machine import Machine as Commands
 from cmdorc_telemetry.config import read_table
-from cmdorc_telemetry.consent import CORE_SPEC, load_consent
+from cmdorc_telemetry.consent import load_consent
 from cmdorc_telemetry.identity import load_identity
 
 HTTP = '[telemetry]\nplugins = ["http"]\nendpoint = "http://127.0.0.1:9/v1"\n'
@@ -107,9 +108,8 @@ def test_before_anything_was_recorded_the_values_are_of_this_machine_or_a_sample
     assert {name: found[name] for name in machine_fields()} == machine_fields()
     assert found["cmdorc_version"] == metadata.version("cmdorc")
     assert found["anonymous_install_id"] == "made when you say yes"
-    assert (found["level"], found["app_name"], found["duration_ms"], found["uptime_s"]) == (
-        "standard", "–", "3512", "600-3600"
-    )  # fmt: skip
+    assert (found["level"], found["duration_ms"], found["uptime_s"]) == ("standard", "3512", "600-3600")
+    assert "app_name" not in found  # which is for others
     assert shown.count("  Here     none yet, a sample\n") == 5
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from cmdorc_telemetry import NoopReporter, Telemetry
+from cmdorc_telemetry.application import CORE_SPEC
 from cmdorc_telemetry.cli import erase, erasure, optout
 from cmdorc_telemetry.cli import telemetry as group
 from cmdorc_telemetry.config import read_table
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, load_consent, save_grant
+from cmdorc_telemetry.consent import Grant, load_consent, save_decision
 from cmdorc_telemetry.erasure import load_owed
 from cmdorc_telemetry.files import FileLock
 from cmdorc_telemetry.identity import load_identity, stored_identity
@@ -157,7 +158,7 @@ def test_debug_leaves_a_file_that_can_be_read(machine) -> None:
 
 
 def test_other_specs_are_opted_out_of_too(machine) -> None:
-    save_grant(machine.home, "other.app", Grant(True))
+    save_decision(machine.home, {"other.app": Grant(True)})
     machine("opt-out")
     consent = load_consent(machine.home)
     assert consent is not None
@@ -373,7 +374,7 @@ def test_a_running_program_stops(machine) -> None:
 
 def test_a_program_with_a_reporter_of_its_own_stops(machine) -> None:
     machine.opt_in()
-    program = Telemetry.start(reporter=NoopReporter())
+    program = Telemetry.start(reporters=[NoopReporter()])
     program.fire("cmdorc_completed", machine.run)
     assert program.flush(10)
     machine("opt-out")

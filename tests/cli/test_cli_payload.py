@@ -11,7 +11,9 @@ from contextlib import closing
 import pytest
 
 from cmdorc_telemetry import TelemetryLevel, TelemetryRegistry, clock
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, declarations, load_consent, save_grant
+from cmdorc_telemetry.application import CORE_SPEC
+from cmdorc_telemetry.consent import Grant, load_consent, save_decision
+from cmdorc_telemetry.declarations import declarations
 from cmdorc_telemetry.spec import keep_policy
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import EventResult
@@ -161,7 +163,7 @@ def test_an_event_whose_plugin_is_gone(machine) -> None:
     machine.plugin("shop", SHOP)
     machine.config('[telemetry]\nplugins = ["shop"]\n[telemetry.to.board]\nplugin = "x"\naudience = "private"\n')
     machine.opt_in()
-    save_grant(machine.home, "shop", Grant(True))
+    save_decision(machine.home, {"shop": Grant(True)})
     program = machine.program()
     assert program.track("basket_filled", {"items": 3})
     program.close()
@@ -251,7 +253,8 @@ def test_a_sample_of_an_event_that_a_plugin_brings(machine) -> None:
     body = json.loads(machine("show-payload", "basket_filled").stdout)
     assert (body["items"], body["size"], body["price"], body["spec"]) == (1, "<1", 2, "shop@1")
     assert body["hidden"] == "[redacted]"
-    assert json.loads(machine("show-payload", "basket_filled", "--to", "history").stdout)["hidden"] is False
+    private = json.loads(machine("show-payload", "basket_filled", "--to", "history").stdout)
+    assert private["hidden"] == "[redacted]"  # as it is recorded
 
 
 def test_a_sample_of_an_event_that_is_never_shared(machine) -> None:
@@ -355,7 +358,7 @@ def test_fields_that_wait_for_consent_are_said(stored, terminal) -> None:
     assert consent is not None
     grant = consent.grants[CORE_SPEC]
     fields = {name: text for name, text in grant.fields.items() if name != "command_completed/final"}
-    save_grant(stored.home, CORE_SPEC, grant._replace(fields=fields))
+    save_decision(stored.home, {CORE_SPEC: grant._replace(fields=fields)})
     stored("stats")
     stored.record()
     assert row(shown(terminal, "command_completed"), "final") == ["final", "consent", "not shown to you yet"]
@@ -386,7 +389,7 @@ def agree_to(machine, *without: str) -> None:
     grant = consent.grants[CORE_SPEC]
     fields = declarations(next(iter(TelemetryRegistry.with_core())), TelemetryLevel.STANDARD)
     kept = {name: text for name, text in fields.items() if name not in without}
-    save_grant(machine.home, CORE_SPEC, grant._replace(fields=kept))
+    save_decision(machine.home, {CORE_SPEC: grant._replace(fields=kept)})
 
 
 def test_a_field_that_was_agreed_to_later_is_said(stored, terminal) -> None:
@@ -488,7 +491,7 @@ def test_nothing_where_sampling_says_so(machine) -> None:
     machine.plugin("shop", RARE)
     machine.config('[telemetry]\nplugins = ["shop"]\n[telemetry.to.board]\nplugin = "x"\naudience = "private"\n')
     machine.opt_in()
-    save_grant(machine.home, "shop", Grant(True, TelemetryLevel.STANDARD))
+    save_decision(machine.home, {"shop": Grant(True, TelemetryLevel.STANDARD)})
     program = machine.program()
     assert program.track("basket_filled", {"items": 3})
     program.close()

@@ -17,33 +17,22 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import files
-from cmdorc_telemetry.cli import erase
+from cmdorc_telemetry.application import CORE_SPEC
 from cmdorc_telemetry.cli import telemetry as group
-from cmdorc_telemetry.config import Home, TelemetryLevel
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, load_consent, renew, save_grant
+from cmdorc_telemetry.config import TelemetryLevel
+from cmdorc_telemetry.consent import Grant, load_consent, renew, save_decision
 from cmdorc_telemetry.erasure import load_owed
 from cmdorc_telemetry.errors import ConsentError, StorageError
 from cmdorc_telemetry.files import FileLock
 from cmdorc_telemetry.identity import Identity, load_identity
 from cmdorc_telemetry.spool import Spool
-from cmdorc_telemetry.testing import Answer, FaultServer, Request
+from cmdorc_telemetry.testing import FaultServer
 from cmdorc_telemetry.types import Gated
 
 from ..model.tracer import SUPPORTED, run_until
+from .installs import erasing, identity, reporting
 
-
-def erasing(request: Request) -> Answer:
-    """What a server says that takes reports and erases."""
-    if request.method == "DELETE":
-        return Answer.json({"message": "Erased.", "deleted": 1})
-    ids = [json.loads(line)["event_id"] for line in request.plain.splitlines()]
-    return Answer.json({"message": "Thanks!", "results": [{"event_id": each, "status": "accepted"} for each in ids]})
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy this machine is, the next command hears the answer."""
-    monkeypatch.setattr(erase, "RETRY_SECONDS", 20.0)
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture
@@ -54,17 +43,7 @@ def server() -> Iterator[FaultServer]:
 
 def agree(machine, server: FaultServer, more: str = "") -> Identity:
     """A home that reports to the server, with an event delivered. Its identity."""
-    machine.config(f'[telemetry]\nplugins = ["http", "file"]\nendpoint = "{server.endpoint}"\n{more}')
-    machine.opt_in()
-    machine.record()
-    machine("flush")
-    return identity(machine.home)
-
-
-def identity(home: Home) -> Identity:
-    found = load_identity(home)
-    assert found is not None
-    return found
+    return reporting(machine, f'[telemetry]\nplugins = ["http", "file"]\nendpoint = "{server.endpoint}"\n{more}')
 
 
 def sent(server: FaultServer) -> list[tuple[str, str]]:
@@ -214,7 +193,7 @@ def test_off_and_without_an_id(machine) -> None:
 
 def test_off_with_an_id_that_was_left(machine) -> None:
     machine.opt_in()
-    save_grant(machine.home, CORE_SPEC, Grant())
+    save_decision(machine.home, {CORE_SPEC: Grant()})
     assert machine("reset-id").stderr == (
         "Telemetry is off, and this install has still an id.\nTo delete it, and have it erased: telemetry opt-out\n"
     )
@@ -246,7 +225,7 @@ def test_nothing_is_renewed_where_nobody_decided(machine) -> None:
 
 
 def test_another_applications_yes_is_one_to_go_on_with(machine) -> None:
-    save_grant(machine.home, "other.app", Grant(True, TelemetryLevel.MINIMAL))
+    save_decision(machine.home, {"other.app": Grant(True, TelemetryLevel.MINIMAL)})
     assert machine("reset-id").stdout.startswith("The install id is ")
 
 
@@ -376,7 +355,8 @@ def telemetry_reporters():
 BUSY = """
 import sys, time
 from cmdorc_telemetry import CompletedRun, Telemetry
-telemetry = Telemetry.start(cmdorc_version="0.12.0")
+from cmdorc_telemetry.application import CMDORC
+telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"))
 run = CompletedRun(run_id="r", command_name="Tests", state="success", duration=3.5)
 print("began", flush=True)
 while not __import__("select").select([sys.stdin], [], [], 0.002)[0]:

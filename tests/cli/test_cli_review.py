@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import TelemetryLevel
-from cmdorc_telemetry.consent import CORE_SPEC, Consent, Grant, declarations, load_consent, new_grant, save_grant
+from cmdorc_telemetry.application import CORE_SPEC
+from cmdorc_telemetry.consent import Consent, Grant, load_consent, save_decision
+from cmdorc_telemetry.declarations import declarations, new_grant
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry_server import SQLiteStore
 
@@ -98,7 +100,7 @@ def without(machine, *fields: str, level: TelemetryLevel = TelemetryLevel.STANDA
     """As if these fields of the core had been declared after the yes."""
     old = decided(machine).grants[CORE_SPEC]
     grant = old._replace(fields={name: text for name, text in old.fields.items() if name not in fields}, share=level)
-    save_grant(machine.home, CORE_SPEC, grant)
+    save_decision(machine.home, {CORE_SPEC: grant})
     return grant
 
 
@@ -246,7 +248,7 @@ def test_how_changes_read(machine, shop: Shop) -> None:
     consent = decided(machine)
     grant = consent.grants["shop"]
     kept = {name: text.replace('"retention_days":90', '"retention_days":9') for name, text in grant.fields.items()}
-    save_grant(machine.home, "shop", grant._replace(fields={**kept, "paid/card": "{}"}))
+    save_decision(machine.home, {"shop": grant._replace(fields={**kept, "paid/card": "{}"})})
     shown = machine("review", code=2).stderr
     assert "      Kept  9 days → 90 days\n" in shown
     assert "      Declaration  {} → {" in shown
@@ -392,7 +394,7 @@ def debugging(machine) -> datetime:
     machine.opt_in("--level", "standard")
     ends = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=10)
     grant = new_grant(load_spec(CORE), TelemetryLevel.DEBUG, datetime.now(timezone.utc))
-    save_grant(machine.home, CORE_SPEC, grant._replace(debug_expires=ends))
+    save_decision(machine.home, {CORE_SPEC: grant._replace(debug_expires=ends)})
     machine.config('[telemetry]\nenabled = true\nlevel = "debug"\ndebug_consent_given = true\n'
                    f"debug_consent_expires = {ends.isoformat()}\n")  # fmt: skip
     return ends

@@ -82,7 +82,8 @@ def test_json_has_the_figures(machine) -> None:
     assert told["recording"] is True
     assert told["commands"] == [
         {"name": "Tests", "succeeded": 1, "failed": 0, "cancelled": 0, "p50_ms": 3500, "p95_ms": 3500,
-         "medians_ms": [None, 3500], "runs": 1}
+         "total_ms": 3500, "changes": 0, "medians_ms": [None, 3500], "p95s_ms": [None, 3500], "counts": [0, 1],
+         "runs": 1}
     ]  # fmt: skip
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from cmdorc_telemetry import clock, files
+from cmdorc_telemetry.application import CORE_SPEC
 from cmdorc_telemetry.config import TelemetryLevel
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, load_consent, save_grant
+from cmdorc_telemetry.consent import Grant, load_consent, save_decision
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import EventResult
 
@@ -270,9 +271,9 @@ type = "count"
     ("text", "why"),
     [
         (SPEC.replace("acme.app", "cmdorc.core"),
-         "meta.name: spec cmdorc.core is declared already, by cmdorc-telemetry"),
+         "meta.name: spec cmdorc.core is declared already, by cmdorc"),
         (SPEC.replace("paid", "command_completed"),
-         "events: event 'command_completed' is declared already, by cmdorc-telemetry"),
+         "events: event 'command_completed' is declared already, by cmdorc"),
         (SPEC.replace("count", "conut"), "events[0].properties.amount.type: found 'conut'; expected one of bool, "),
         (SPEC + "[", "is not valid TOML: "),
         (None, "cannot be read: No such file or directory"),
@@ -293,12 +294,18 @@ def test_a_spec_that_a_project_may_not_add_is_left_out_and_named(machine, text: 
     assert named.endswith(". It is left out")
 
 
-def test_a_spec_of_the_user_that_is_broken_is_an_error(machine) -> None:
+def test_a_spec_of_the_user_that_is_broken_is_a_line_and_nothing_is_recorded(machine) -> None:
+    machine.opt_in()
+    machine.record()
     path = machine.config('[telemetry]\nspecs = ["ours.telemetry.toml"]\n')
-    result = machine("status", code=2)
-    assert result.stdout == ""
-    assert result.stderr.startswith(f"error: {path}: telemetry.specs[0]: {path.parent}/ours.telemetry.toml: cannot be ")
-    assert result.stderr.count("\n") == 1
+    why = f"{path}: telemetry.specs[0]: {path.parent}/ours.telemetry.toml: cannot be "
+    shown = machine("status").stdout
+    assert shown.startswith("Telemetry is off. Nothing is recorded.\n")
+    assert f"\n! {why}" in shown
+    assert "Nothing is recorded or sent until it is right\n" in shown
+    assert machine.json("status")["records"] == 2
+    assert not machine.program().recording
+    assert machine("flush", code=2).stderr.startswith(f"error: {why}")
 
 
 def test_a_project_may_switch_it_off_for_itself(machine) -> None:
@@ -343,7 +350,7 @@ def test_a_decision_of_the_future_waits_for_the_clock(machine) -> None:
     machine.opt_in()
     consent = load_consent(machine.home)
     assert consent is not None
-    save_grant(machine.home, CORE_SPEC, consent.grants[CORE_SPEC]._replace(decided_at="2999-01-01T00:00:00Z"))
+    save_decision(machine.home, {CORE_SPEC: consent.grants[CORE_SPEC]._replace(decided_at="2999-01-01T00:00:00Z")})
     shown = machine("status").stdout
     assert shown.startswith("Telemetry is off. Nothing is recorded.\n")
     assert shown.count("! Your decision is of 2999-01-01T00:00:00Z, which is yet to come: ") == 1
@@ -487,12 +494,12 @@ def test_new_fields_wait_for_an_answer(machine) -> None:
     grant = consent.grants[CORE_SPEC]
     fields = dict(grant.fields)
     del fields["command_completed/final"]
-    save_grant(machine.home, CORE_SPEC, grant._replace(fields=fields))
+    save_decision(machine.home, {CORE_SPEC: grant._replace(fields=fields)})
     assert (
         "! 1 field waits for your answer: command_completed/final. Withheld until then.\n  telemetry review\n"
         in machine("status").stdout
     )
-    save_grant(machine.home, CORE_SPEC, grant._replace(fields={}))
+    save_decision(machine.home, {CORE_SPEC: grant._replace(fields={})})
     told = machine.json("status")["fields_waiting"]
     assert f"! {len(told)} fields wait for your answer: {', '.join(told[:5])} and {len(told) - 5} more." in (
         machine("status").stdout
@@ -542,7 +549,7 @@ def test_a_reporter_that_code_injected_is_shown(machine) -> None:
     from cmdorc_telemetry import NoopReporter, Telemetry
 
     machine.opt_in()
-    program = Telemetry.start(reporter=NoopReporter())
+    program = Telemetry.start(reporters=[NoopReporter()])
     program.fire("cmdorc_completed", machine.run)
     assert program.flush(10)
     (found,) = machine.json("status")["destinations"]
@@ -680,7 +687,7 @@ def test_nobody_and_no_password_of_an_address_is_shown(machine) -> None:
         '[telemetry.to.hook]\nplugin = "hook"\nurl = "https://t.example/x?key=hunter2#y"\ntoken = "hunter2"\n'
     )
     machine("opt-in", "--level", "minimal", "--yes", code=2)
-    save_grant(machine.home, CORE_SPEC, Grant(True, TelemetryLevel.MINIMAL))
+    save_decision(machine.home, {CORE_SPEC: Grant(True, TelemetryLevel.MINIMAL)})
     for words in (["status"], ["status", "--json"], ["plugins"], ["plugins", "--json"], ["view", "-o", "-"]):
         result = machine(*words)
         assert "hunter2" not in result.stdout + result.stderr, words

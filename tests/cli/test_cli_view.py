@@ -77,7 +77,7 @@ def test_a_named_file_is_private_and_nothing_is_printed(machine) -> None:
     target.chmod(0o644)
     result = machine("view", "--output", "page.html")
     assert result.stdout == ""
-    assert result.stderr == "Written to page.html. It holds names of your commands: mode 600.\n"
+    assert result.stderr == "Written to page.html. It holds names of your own: mode 600.\n"
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert target.read_text(encoding="utf-8").startswith("<!doctype html>\n")
     assert not machine.home.root.exists()
@@ -221,6 +221,28 @@ def test_who_withheld_what(machine, page) -> None:
     assert "your level it shares nothing of such an event whole events 1 event" in text
 
 
+def test_shared_is_only_what_somebody_else_gets(machine) -> None:
+    def told(field: str) -> list[list[str]]:
+        text = machine("view", "-o", "-").stdout
+        shown = re.findall(rf"<code>{field}</code></th>(.*?)</tr>", text)
+        return [re.findall(r'data-label="(?:Goes to|State)">(?:<\w+[^>]*>)*(.*?)<', each) for each in shown]
+
+    mine = '[telemetry.to.mine]\nplugin = "http"\nendpoint = "http://127.0.0.1:8/v1"\naudience = "private"\n'
+    machine.config('[telemetry]\nplugins = ["http"]\n')
+    machine.opt_in("--level", "standard")
+    machine.record()
+    assert told("timed_out") == [["only this machine", "may be shared"]]
+    assert ["only this machine", "only at debug"] in told("hashed_command_name")
+    assert set(re.findall(r"(\d+) of \d+ fields shared", machine("view", "-o", "-").stdout)) == {"0"}
+    machine.config(HTTP + mine)
+    assert told("timed_out") == [["mine", "may be shared"]]  # nobody said yes to http
+    machine.opt_in("--level", "standard")
+    assert told("timed_out") == [["mine, http", "shared"]]
+    with closing(Spool(machine.home.spool)) as spool:
+        spool.keep_policy("http", json.dumps({"document": {"fields": {"timed_out": False}}}))
+    assert told("timed_out") == [["mine", "may be shared"]]
+
+
 def test_what_a_receiver_does_not_want_does_not_go_there(machine) -> None:
     mine = 'plugin = "http"\nendpoint = "http://127.0.0.1:8/v1"\naudience = "private"\nevents = ["command_completed"]\n'
     machine.config(f"{HTTP}[telemetry.to.mine]\n{mine}")
@@ -251,13 +273,18 @@ def test_everything_that_needs_a_look_is_said(machine, page) -> None:
     assert "things need a look" in text
 
 
-def test_a_spool_that_cannot_be_read_is_a_sentence(machine, page) -> None:
+def lose(machine, page, database: str) -> None:
+    """Delete a database of a home that was shown once; nothing makes it again."""
     machine.opt_in("--local")
     machine.record()
     page()
     machine.config("[telemetry]\nenabled = false\n")
-    for path in machine.home.telemetry.glob("spool.db*"):
+    for path in machine.home.telemetry.glob(f"{database}*"):
         path.unlink()
+
+
+def test_a_spool_that_cannot_be_read_is_a_sentence(machine, page) -> None:
+    lose(machine, page, "spool.db")
     machine.home.spool.mkdir()
     text = page()
     assert "not known The spool cannot be read." in text
@@ -265,12 +292,7 @@ def test_a_spool_that_cannot_be_read_is_a_sentence(machine, page) -> None:
 
 
 def test_a_history_that_cannot_be_read_is_a_sentence(machine, page) -> None:
-    machine.opt_in("--local")
-    machine.record()
-    page()
-    machine.config("[telemetry]\nenabled = false\n")
-    for path in machine.home.telemetry.glob("history.db*"):
-        path.unlink()
+    lose(machine, page, "history.db")
     machine.home.history.write_bytes(b"no database" * 100)
     text = page()
     assert text.count("history.db cannot be read: file is not a database.") == 2

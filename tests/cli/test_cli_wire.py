@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from cmdorc_telemetry import CompletedRun, Telemetry, TelemetryReporter
+from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.audit import Entry, entries
 from cmdorc_telemetry.discovery import installed
 from cmdorc_telemetry.plugins import PluginHost
@@ -179,7 +180,7 @@ class Alone(Kept):
 def test_what_code_injected_gets_is_the_shared_body(machine, reporter: Kept, end: bytes) -> None:
     machine.config('[telemetry]\nplugins = ["http"]\nendpoint = "http://127.0.0.1:9/v1"\n')  # for which it waits
     machine.opt_in("--level", "standard")
-    program = Telemetry.start(cmdorc_version="0.12.0", reporter=reporter)
+    program = Telemetry.start(CMDORC._replace(version="0.12.0"), reporters=[reporter])
     program.fire("cmdorc_completed", machine.run)
     program.flush(20)
     program.close()

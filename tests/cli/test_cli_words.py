@@ -63,7 +63,7 @@ def test_command_lines_are_as_they_were_typed() -> None:
         click.echo(command_line("opt-in"))
 
     cmdorc.add_command(telemetry)
-    assert CliRunner().invoke(alone, []).stdout == "cmdorc-telemetry opt-in\n"
+    assert CliRunner().invoke(alone, []).stdout == "cmdorc telemetry opt-in\n"
     assert "cmdorc telemetry show-payload" in CliRunner().invoke(cmdorc, ["telemetry", "status"]).stdout
 
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import pytest
 
 from cmdorc_telemetry import TelemetryLevel
-from cmdorc_telemetry.consent import CORE_SPEC, load_consent, save_grant
+from cmdorc_telemetry.application import CORE_SPEC
+from cmdorc_telemetry.consent import load_consent, save_decision
 
 LOCAL = "Record on this machine only? [y/N] "
 SHARE = "Record, and share this? [y/N] "
@@ -59,7 +60,7 @@ def prepare(machine, question: Question) -> dict[str, bytes]:
         assert consent is not None
         grant = consent.grants[CORE_SPEC]
         fields = {name: text for name, text in grant.fields.items() if name != "command_completed/chain_depth"}
-        save_grant(machine.home, CORE_SPEC, grant._replace(fields=fields))
+        save_decision(machine.home, {CORE_SPEC: grant._replace(fields=fields)})
         machine.record()
     machine.config(TO_BOARD)
     return machine.files()

@@ -11,20 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from cmdorc_telemetry import Telemetry, TelemetryLevel
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import identities, new_grant, save_grant
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import ensure_identity
-from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.testing import FaultServer, names
 from cmdorc_telemetry.types import Ledger
 from cmdorc_telemetry_server import SQLiteStore
+
+from ..agreement import agree
 
 PROGRAM = Path(__file__).with_name("program.py")
 BIN = Path(sys.executable).parent
@@ -88,8 +87,7 @@ class Machine:
                  f"timeout = {timeout}", "[telemetry.bounds]", "pause_seconds = 1", "batch_seconds = 1"]  # fmt: skip
         self.home.config.write_text("\n".join(lines))
         if not self.home.consent.exists():
-            grant = new_grant(load_spec(CORE), TelemetryLevel.MINIMAL, datetime.now(timezone.utc))
-            save_grant(self.home, "cmdorc.core", grant, identities(load_layer(self.home.config).destinations))
+            agree(self.home, TelemetryLevel.MINIMAL)
 
     def program(self, *how: str) -> subprocess.Popen[bytes]:
         """Start one that captures."""

@@ -11,6 +11,7 @@ import threading
 import time
 
 from cmdorc_telemetry import Telemetry
+from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.recorder import START_SECONDS
 from cmdorc_telemetry.types import CompletedRun
 
@@ -22,7 +23,7 @@ def main() -> None:
         from cmdorc_telemetry.testing import names
 
         names().__enter__()  # until the process ends
-    telemetry, first = Telemetry.start(cmdorc_version="0.12.0"), int(sys.argv[1])
+    telemetry, first = Telemetry.start(CMDORC._replace(version="0.12.0")), int(sys.argv[1])
     for serial in range(first, first + COUNT):
         if serial == first + COUNT - 1:
             time.sleep(START_SECONDS * 1.1)  # what is recorded now has delivery begin

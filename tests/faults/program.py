@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from itertools import count
 
 from cmdorc_telemetry import Telemetry
+from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.types import CompletedRun
 
 
@@ -37,7 +38,7 @@ def main() -> None:
             from cmdorc_telemetry.testing import names
 
             stack.enter_context(names())
-        telemetry, over = Telemetry.start(cmdorc_version="0.12.0"), threading.Event()
+        telemetry, over = Telemetry.start(CMDORC._replace(version="0.12.0")), threading.Event()
         first = int(sys.argv[1])
         capture(telemetry, range(first, first + 20))
         worker = threading.Thread(target=work, args=(telemetry, first + 20, over), daemon=True)

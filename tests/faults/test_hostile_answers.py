@@ -26,7 +26,7 @@ import asyncio, json, resource, sys, time
 from pathlib import Path
 from cmdorc_telemetry.config import DestinationConfig
 from cmdorc_telemetry.errors import RetryLater
-from cmdorc_telemetry.pipeline import make_reporter
+from cmdorc_telemetry.destinations import make_reporter
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.types import Batch, BatchEvent
 

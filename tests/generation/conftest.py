@@ -7,21 +7,21 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.errors import StorageError
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.testing import FaultServer
 from cmdorc_telemetry.types import Ledger
 
-LONG = 30.0
+from ..waiting import LONG, until
+
 """Seconds after which a condition that has not come true never will."""
 
 PROGRAM = """
@@ -57,20 +57,21 @@ DECIDE = """
 import sys, time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from cmdorc_telemetry.config import Home, TelemetryLevel, load_layer
+from cmdorc_telemetry.config import TelemetryLevel, load_layer
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.consent import *
-from cmdorc_telemetry.consent import identities
+from cmdorc_telemetry.declarations import identities, new_grant
 from cmdorc_telemetry.spec import CORE, load_spec
 home, spec, level, seconds = Home(Path(sys.argv[1])), sys.argv[2], sys.argv[3], float(sys.argv[4])
 now = datetime.fromtimestamp(time.time(), timezone.utc)
 destinations = identities(load_layer(home.config).destinations)
 if level == "no":
-    save_grant(home, spec, Grant(), destinations)
+    save_decision(home, {spec: Grant()}, destinations)
 else:
     grant = new_grant(load_spec(CORE), TelemetryLevel(level), now)
     if level == "debug":
         grant = grant._replace(debug_expires=now + timedelta(seconds=seconds))
-    save_grant(home, spec, grant, destinations)
+    save_decision(home, {spec: grant}, destinations)
 """
 
 
@@ -119,13 +120,6 @@ class Program:
         if self._process.poll() is None:
             self._process.communicate("", timeout=LONG)
             assert self._process.returncode == 0
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {LONG:g} s"
-        time.sleep(0.01)
 
 
 class Machine:

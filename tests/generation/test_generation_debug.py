@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from ..waiting import until
+
 if TYPE_CHECKING:
     from .conftest import Machine, Program
 
@@ -13,12 +15,6 @@ MONTH = 31 * 86_400
 
 def hashed(body: dict[str, Any] | None) -> bool:
     return any(name.startswith("hashed_") for name in body or ())
-
-
-def until(*condition: object) -> None:
-    from .conftest import until as really
-
-    really(*condition)  # type: ignore[arg-type]
 
 
 def narrowed(machine: Machine) -> bool:

@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ..waiting import until
+
 if TYPE_CHECKING:
-    from .conftest import Machine
+    from .conftest import Machine, Program
 
 STANDARD = {"chain_depth", "concurrent_runs", "timed_out"}
 
 
-def until(*condition: object) -> None:
-    from .conftest import until as really
-
-    really(*condition)  # type: ignore[arg-type]
+def with_waiting(machine: Machine, *numbers: int) -> Program:
+    """A program whose events of those numbers wait in the spool for the server."""
+    machine.decide("standard")
+    program = machine.program()
+    machine.server.fail("refused")
+    program.run(*numbers)
+    machine.waiting(*numbers)
+    return program
 
 
 def test_after_an_opt_out_a_running_program_sends_nothing_and_after_the_next_opt_in_nothing_from_before(
@@ -49,11 +55,7 @@ def test_after_an_opt_out_a_running_program_sends_nothing_and_after_the_next_opt
 def test_a_lower_level_narrows_what_waits_in_a_running_program_and_a_higher_one_widens_nothing(
     machine: Machine,
 ) -> None:
-    machine.decide("standard")
-    program = machine.program()
-    machine.server.fail("refused")
-    program.run(1, 2)
-    machine.waiting(1, 2)
+    program = with_waiting(machine, 1, 2)
     assert {body["level"] for _, _, body in machine.stored().values() if body} == {"standard"}
     machine.decide("minimal")
     until(lambda: all(body and body["level"] == "minimal" for _, _, body in machine.stored().values()), "narrowing")
@@ -88,11 +90,7 @@ def test_from_local_to_shared_nothing_from_before_is_sent(machine: Machine) -> N
 
 
 def test_from_shared_to_local_what_waits_is_taken_back(machine: Machine) -> None:
-    machine.decide("standard")
-    program = machine.program()
-    machine.server.fail("refused")
-    program.run(1, 2, 3)
-    machine.waiting(1, 2, 3)
+    program = with_waiting(machine, 1, 2, 3)
     machine.decide("off")
     until(lambda: all(body is None for _, _, body in machine.stored().values()), "narrowing")
     machine.conserved()
@@ -150,15 +148,11 @@ def test_a_program_whose_own_configuration_lowers_is_not_widened_by_another_one(
 
 
 def test_the_users_own_file_lowers_in_a_running_program(machine: Machine) -> None:
-    machine.decide("standard")
-    program = machine.program()
-    machine.server.fail("refused")
-    program.run(1)
-    machine.waiting(1)
+    program = with_waiting(machine, 1)
     machine.configure(more='level = "minimal"\n')
     until(lambda: (machine.stored()[1][2] or {}).get("level") == "minimal", "narrowing")
     machine.configure()
-    machine.noticed(program, "standard")
+    machine.noticed(program, "debug")
     program.run(2)
     machine.server.fail(None)
     assert program.flush()
@@ -166,11 +160,7 @@ def test_the_users_own_file_lowers_in_a_running_program(machine: Machine) -> Non
 
 
 def test_a_decision_that_cannot_be_read_just_now_ends_nothing(machine: Machine) -> None:
-    machine.decide("standard")
-    program = machine.program()
-    machine.server.fail("refused")
-    program.run(1)
-    machine.waiting(1)
+    program = with_waiting(machine, 1)
     consent = machine.home.consent.read_bytes()
     machine.home.consent.write_bytes(b"half a deci")
     until(lambda: program("telemetry._recorder.pipeline.policy.record") == "False", "closed")
@@ -204,17 +194,17 @@ def test_a_no_to_one_spec_takes_back_what_is_of_that_spec(machine: Machine, tmp_
     shop = 'plugins=[__import__("shop_plugin").Shop()]'
     machine.decide("standard")
     allow = "; ".join([
-        "!from cmdorc_telemetry.consent import new_grant, save_grant, identities",
+        "!from cmdorc_telemetry.consent import save_decision; from cmdorc_telemetry.declarations import new_grant",
         "import datetime, shop_plugin; spec = shop_plugin.Shop().telemetry_specs()[0]",
-        'from cmdorc_telemetry.config import Home, load_layer; from pathlib import Path',
+        'from cmdorc_telemetry.home import Home; from pathlib import Path',
         f'home = Home(Path({str(machine.home.root)!r}))',
-        "save_grant(home, 'shop', new_grant(spec, TelemetryLevel.STANDARD, "
-        "datetime.datetime.now(datetime.timezone.utc)))",
+        "save_decision(home, {'shop': new_grant(spec, TelemetryLevel.STANDARD, "
+        "datetime.datetime.now(datetime.timezone.utc))})",
     ])  # fmt: skip
     machine.program()(allow)
     machine.server.fail("refused")
     program = machine.program(shop).run(1)
-    assert program('telemetry.track("sold", {"duration_ms": 1001})') == "True"
+    assert program('bool(telemetry.track("sold", {"duration_ms": 1001}))') == "True"
     machine.waiting(1, 1001)
     assert all(body for _, _, body in machine.stored().values())
     machine.decide("no", spec="shop")

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING
 from cmdorc_telemetry import files
 from cmdorc_telemetry.testing.messages import Answer, Request
 
+from ..waiting import until
+
 if TYPE_CHECKING:
     from .conftest import Machine
-
-
-def until(*condition: object) -> None:
-    from .conftest import until as really
-
-    really(*condition)  # type: ignore[arg-type]
 
 
 def test_running_programs_take_the_new_identity_with_the_new_generation(machine: Machine) -> None:
@@ -85,7 +81,7 @@ def test_what_a_session_is_summed_up_from_does_not_reach_back(machine: Machine) 
     program = machine.program().run(1, 2, 3)
     assert program.flush()
     machine.decide("standard")
-    until(lambda: program.flush() and machine.noticed(program, "standard") is None, "the new decision")
+    until(lambda: program.flush() and machine.noticed(program, "debug") is None, "the new decision")
     program.run(4)
     program("!from cmdorc_telemetry.types import Session")
     program("!telemetry.fire('cmdorc_shutdown', Session(id='s', started_at=0.0))")

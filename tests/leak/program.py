@@ -128,8 +128,9 @@ def forge(telemetry: Any, plan: Any) -> None:
 
 def sabotage(plan: Any) -> None:
     """Leak on purpose, in every way that the search has to see."""
-    from cmdorc_telemetry.config import Home, home_dir
+    from cmdorc_telemetry.application import CMDORC
     from cmdorc_telemetry.gate import Gate
+    from cmdorc_telemetry.home import Home
     from cmdorc_telemetry_http import HttpReporter
 
     name = plan.commands[0].name
@@ -150,7 +151,7 @@ def sabotage(plan: Any) -> None:
         return await request(self, method, path, {**(headers or {}), "X-Note": plain.hex()}, body)
 
     Gate._share, HttpReporter._request = leaky, chatty
-    audit = Home(home_dir()).audit
+    audit = Home.of(CMDORC).audit
     audit.mkdir(parents=True, exist_ok=True)
     (audit / "http").write_bytes(base64.b64encode(plain))
 

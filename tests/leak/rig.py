@@ -16,19 +16,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
 import tomlkit
 
 from cmdorc_telemetry import TelemetryLevel, files
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import identities, new_grant, save_grant
 from cmdorc_telemetry.files import reading
-from cmdorc_telemetry.spec import CORE, load_spec
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.testing import Answer, FaultServer, Forward, Request
 
+from ..agreement import agree
 from .hostile import spec
 from .plan import Plan
 from .search import Find, Searcher
@@ -204,10 +202,8 @@ class Rig:
             path.chmod(0o600)
         if plan.loose:
             _loosen(home, folder)
-        destinations = load_layer(home.config).destinations
-        for each in (load_spec(CORE), spec(plan)):
-            grant = new_grant(each, TelemetryLevel(plan.level), datetime.now(timezone.utc))
-            save_grant(home, each.meta.name, grant, identities(destinations))
+        for each in (None, spec(plan)):
+            agree(home, TelemetryLevel(plan.level), spec=each)
         site = folder / "site" / "hostile-1.0.dist-info"
         site.mkdir(parents=True)
         (site / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")

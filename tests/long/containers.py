@@ -68,17 +68,13 @@ def run(rounds: int, seed: int) -> list[str]:
             pair.append(begin())
         for _, process in pair:
             machine.kill(process)
-        if not machine.deliver(60):
-            faults.append("the next process could not deliver everything")
-        *wrong, readings = machine.leave(watcher).splitlines()
-        machine.server.end()
-        found = machine.reckon()
-        faults += wrong + machine.faults(found)
+        found, wrong, readings = machine.conclude(watcher, 60)
+        faults += wrong
         known = tally.total("duplicates")
     say(f"killed      {rounds} containers, each with process 1, the other of two went on")
     say(f"taken over  after {min(waits, default=0):.1f} to {max(waits, default=0):.1f} s")
     say(f"captured    {found.returned:,}, arrived {found.arrived:,}, {known:,} duplicates on the wire")
-    say(f"ledger      {readings} by another process, {len(wrong)} wrong")
+    say(f"ledger      {readings}")
     say(f"lost        {len(found.missing):,}")
     say(f"doubled     {len(found.doubled):,}")
     say(f"seconds     {time.monotonic() - began:.0f}")

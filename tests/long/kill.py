@@ -120,12 +120,8 @@ def run(kills: int, once: int, seconds: float, seed: int) -> list[str]:
             faults = [fault for fault in faults if fault != "late"]
             faults.append(f"only {kills - late:,} of {kills:,} kills in {seconds:.0f} s")
         killed = time.monotonic() - began
-        if not machine.deliver(120):
-            faults.append("the next process could not deliver everything")
-        *wrong, readings = machine.leave(watcher).splitlines()
-        machine.server.end()
-        found = machine.reckon()
-        faults += wrong + machine.faults(found)
+        found, wrong, readings = machine.conclude(watcher, 120)
+        faults += wrong
         sent, known = machine.tally.total("sent"), machine.tally.total("duplicates")
     lost = len(found.missing)
     fates = ", ".join(f"{count} {name}" for name, count in sorted(done.items()))
@@ -133,7 +129,7 @@ def run(kills: int, once: int, seconds: float, seed: int) -> list[str]:
     say(f"captured    {found.returned:,} whose capture returned, {found.unfinished:,} more cut off just after")
     say(f"arrived     {found.arrived:,}, and {found.others:,} of orchestrators")
     say(f"on the wire {sent:,} answered, {known:,} of them duplicates")
-    say(f"ledger      {readings} by another process, each right" if not wrong else f"ledger      {len(wrong)} wrong")
+    say(f"ledger      {readings}")
     say(f"lost        {lost:,}")
     say(f"doubled     {len(found.doubled):,}")
     say(f"seconds     {killed:.0f} to kill, {time.monotonic() - began:.0f} in all")

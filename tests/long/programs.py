@@ -90,8 +90,9 @@ WAYS = {"hooked": hooked, "tracked": tracked}
 def start() -> Any:
     """Telemetry that records; exit code 4 where it does not."""
     from cmdorc_telemetry import Telemetry
+    from cmdorc_telemetry.application import CMDORC
 
-    telemetry = Telemetry.start(cmdorc_version="0.12.0")
+    telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"))
     if not telemetry.recording:
         os._exit(4)
     return telemetry
@@ -228,7 +229,7 @@ def die_sending(chance: random.Random) -> None:
 
 def die_importing(chance: random.Random) -> None:
     """Die before, in or after one of the steps of an import."""
-    from cmdorc_telemetry.journal import Orphan
+    from cmdorc_telemetry.segment import Orphan
     from cmdorc_telemetry.spool import Spool
 
     steps = [(Orphan, "read"), (Orphan, "linked"), (Spool, "take_in"), (Orphan, "discard"), (Spool, "finish")]
@@ -281,8 +282,8 @@ def deliver(tally: Tally, slot: int, seconds: float) -> None:
 
 def look_on(tally: Tally, slot: int) -> None:
     """Read the ledger from disk at random moments until standard input ends: is every count right at each of them?"""
-    from cmdorc_telemetry.config import Home
     from cmdorc_telemetry.errors import StorageError
+    from cmdorc_telemetry.home import Home
     from cmdorc_telemetry.spool import Spool
 
     home, chance = Home(Path(os.environ["CMDORC_HOME"])), random.Random()

@@ -23,10 +23,12 @@ from pathlib import Path
 from programs import SERIALS, Tally
 
 from cmdorc_telemetry import TelemetryLevel
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import identities, new_grant, save_grant
+from cmdorc_telemetry.config import load_layer
+from cmdorc_telemetry.consent import save_decision
+from cmdorc_telemetry.declarations import identities, new_grant
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.files import reading
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Ledger
@@ -114,7 +116,7 @@ class Rig:
         self.home.root.mkdir()
         self.home.config.write_text(f'[telemetry]\nplugins = ["http"]\nendpoint = "{self.server.endpoint}"\n')
         grant = new_grant(load_spec(CORE), TelemetryLevel.STANDARD, datetime.now(timezone.utc))
-        save_grant(self.home, "cmdorc.core", grant, identities(load_layer(self.home.config).destinations))
+        save_decision(self.home, {"cmdorc.core": grant}, identities(load_layer(self.home.config).destinations))
 
     def slot(self, count: int = 1, *, allowed: int = SERIALS - 1) -> int:
         """The first of ``count`` fresh slots of the tally."""
@@ -223,6 +225,14 @@ class Rig:
         left = [name for name in os.listdir(self.home.journal) if not name.endswith(".new")]  # swept after a minute
         expect(f"files left in the journal {left[:5]}", len(left), 0)
         return faults
+
+    def conclude(self, watcher: subprocess.Popen[str], seconds: float) -> tuple[Reckoning, list[str], str]:
+        """Deliver the rest, and compare: what arrived, what is wrong, and what ``watcher`` read, as a line."""
+        faults = [] if self.deliver(seconds) else ["the next process could not deliver everything"]
+        *wrong, readings = self.leave(watcher).splitlines()
+        self.server.end()
+        found = self.reckon()
+        return found, [*faults, *wrong, *self.faults(found)], f"{readings} by another process, {len(wrong)} wrong"
 
     def end(self) -> None:
         """End whatever runs."""

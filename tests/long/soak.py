@@ -222,12 +222,8 @@ def run(events: int, seconds: float, seed: int) -> list[str]:
         captured = machine.tally.total("returned")
         if captured < events:
             faults.append(f"only {captured:,} of {events:,} events in {seconds:.0f} s")
-        if not machine.deliver(120):
-            faults.append("the next process could not deliver everything")
-        *wrong, readings = machine.leave(watcher).splitlines()
-        machine.server.end()
-        found = machine.reckon()
-        faults += wrong + machine.faults(found)
+        found, wrong, readings = machine.conclude(watcher, 120)
+        faults += wrong
         sent, known = machine.tally.total("sent"), machine.tally.total("duplicates")
         spent = time.monotonic() - began
     soak.samples.table()
@@ -239,7 +235,7 @@ def run(events: int, seconds: float, seed: int) -> list[str]:
     say(f"arrived     {found.arrived:,}")
     say(f"befell      {', '.join(f'{count} {what}' for what, count in sorted(soak.killed.items()))}")
     say(f"on the wire {sent:,} answered, {known:,} of them duplicates")
-    say(f"ledger      {readings} by another process, {len(wrong)} wrong")
+    say(f"ledger      {readings}")
     say(f"lost        {len(found.missing):,}")
     say(f"doubled     {len(found.doubled):,}")
     say(f"seconds     {spent:.0f}, {found.arrived / spent:,.0f} events a second")

@@ -13,7 +13,6 @@ import json
 import os
 import random
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,15 +20,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
-from cmdorc_telemetry import clock, config, consent
+from cmdorc_telemetry import clock, consent, toml
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-_loads = lru_cache(500)(config.tomllib.loads)
+_loads = lru_cache(500)(toml.loads)
 
 
-def _document(decided: consent.Consent) -> str:
+def _document(decided: consent.Consent, command: str) -> str:
     """``consent.toml``, as the original writes it for people, for whom it takes longer than all the rest together."""
 
     def table(name: str, values: Mapping[str, object]) -> list[str]:
@@ -50,7 +49,7 @@ def _document(decided: consent.Consent) -> str:
     text = "\n".join(lines)
     if not _seen:
         _seen.append(text)
-        assert _loads(text) == _loads(_original(decided)), "it is written otherwise now"
+        assert _loads(text) == _loads(_original(decided, command)), "it is written otherwise now"
     return text
 
 
@@ -261,9 +260,7 @@ class Kernel:
         replace(fcntl, "flock", self._flock)
         replace(fcntl, "fcntl", self._fcntl)
         replace(sqlite3, "connect", self.connect)
-        parser = sys.modules[config.tomllib.loads.__module__]
-        for owner in (parser, config.tomllib):
-            replace(owner, "loads", _loads)  # the same few files are read again and again
+        replace(toml, "loads", _loads)  # the same few files are read again and again
         replace(consent, "_document", _document)
         replace(clock, "wall", lambda: self.now)
         replace(clock, "monotonic", lambda: self.ticks)

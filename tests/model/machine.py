@@ -17,10 +17,13 @@ from typing import Any, ClassVar
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from cmdorc_telemetry.application import CORE_SPEC
 from cmdorc_telemetry.audit import verify
-from cmdorc_telemetry.config import Home, TelemetryLevel, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, identities, new_grant, save_grant
+from cmdorc_telemetry.config import TelemetryLevel, load_layer
+from cmdorc_telemetry.consent import Grant, save_decision
+from cmdorc_telemetry.declarations import identities, new_grant
 from cmdorc_telemetry.errors import StorageError
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.spool import Spool
 
 from .kernel import Body, Kernel, Plan
@@ -460,7 +463,8 @@ class Machine(RuleBasedStateMachine):
         moment = datetime.fromtimestamp(self.kernel.now, timezone.utc)
         grant = Grant() if level is None else new_grant(SPEC, TelemetryLevel(level), moment)
         before, person = self.generation(), Body()
-        self.perform(person, lambda: save_grant(self.home, CORE_SPEC, grant, destinations), self.plan(drawn, person))
+        decided = {CORE_SPEC: grant}
+        self.perform(person, lambda: save_decision(self.home, decided, destinations), self.plan(drawn, person))
         if (generation := self.generation()) != before:
             self.decided = self.kernel.now
             self.reference.decisions.append(Decision(generation, level, tuple(destinations)))

@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from cmdorc_telemetry import clock, files, hookimpl
 from cmdorc_telemetry.capture import Capture, machine_fields
-from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.delivery import Destination, Worker
 from cmdorc_telemetry.errors import Rejected, RetryLater, TooLarge
 from cmdorc_telemetry.files import FileLock
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost

@@ -15,20 +15,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import Struct
 
-from cmdorc_telemetry import Telemetry, TelemetryLevel, clock, hookimpl
+from cmdorc_telemetry import Telemetry, clock, hookimpl
 from cmdorc_telemetry.audit import entries, verify
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, identities, new_grant, save_grant
 from cmdorc_telemetry.delivery import Worker
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.files import private_dir
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal
 from cmdorc_telemetry.pipeline import Pipeline
@@ -38,6 +36,7 @@ from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Batch, Ledger
 
+from ..agreement import agree
 from .machine import MEMORY
 from .process import INSTALL, PROPERTIES, SPEC, record
 from .tracer import SUPPORTED, run_until
@@ -85,11 +84,10 @@ def home() -> Iterator[Home]:
     shutil.rmtree(root)
 
 
-def agree(home: Home) -> None:
+def decide(home: Home) -> None:
     home.root.mkdir(exist_ok=True)
     home.config.write_text(f'[telemetry.to.team]\nplugin = "filed"\npath = "{home.root / "arrived"}"\n')
-    grant = new_grant(SPEC, TelemetryLevel.STANDARD, datetime.now(timezone.utc))
-    save_grant(home, CORE_SPEC, grant, identities(load_layer(home.config).destinations))
+    agree(home, spec=SPEC)
 
 
 def leave(home: Home) -> None:
@@ -166,7 +164,7 @@ def check(home: Home, captured: int) -> None:
 
 def killed_at(home: Home, call: int) -> tuple[bool, int]:
     """Whether the scenario got through, and how many calls it made; whatever happened is made up for."""
-    agree(home)
+    decide(home)
     leave(home)
     reading, writing = os.pipe()
     done, calls = run_until(lambda: scenario(home, writing), call)

@@ -8,7 +8,7 @@ import sqlite3
 import zlib
 from dataclasses import dataclass, field
 
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import DROP_REASONS, Ledger
 

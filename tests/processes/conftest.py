@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry import Telemetry
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Ledger
 
@@ -25,11 +25,12 @@ BEGIN = """
 import atexit, os, signal, sys, threading, time
 from pathlib import Path
 from cmdorc_telemetry import Telemetry
+from cmdorc_telemetry.application import CMDORC
 
 DEADLINE = 20.0
 
 def start(**options):
-    return Telemetry.start(cmdorc_version="0.12.0", **options)
+    return Telemetry.start(CMDORC._replace(version="0.12.0"), **options)
 
 def track(telemetry, number):
     # The number travels as the duration: the one field that says what it is told.

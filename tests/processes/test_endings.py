@@ -73,7 +73,8 @@ def test_a_finalizer_records_as_long_as_there_is_a_python_and_raises_nothing_aft
                 self.run = CompletedRun(run_id="r", command_name="c", state="success", duration=0.002)
             def __del__(self):
                 self.telemetry.fire("cmdorc_completed", self.run)
-                self.telemetry.track("command_completed", {{"state": "success", "final": True, "duration_ms": 3}})
+                properties = {{"state": "success", "final": True, "manual": True, "duration_ms": 3}}
+                self.telemetry.track("command_completed", properties)
 
         telemetry = start()
         assert track(telemetry, 1)

@@ -177,7 +177,7 @@ warnings.simplefilter("ignore", DeprecationWarning)
 import asyncio, sqlite3
 from contextlib import closing, suppress
 from cmdorc_telemetry import recorder
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.delivery import thread
 from cmdorc_telemetry.spool import Spool
@@ -283,7 +283,7 @@ def test_a_reporter_of_the_parents_is_not_the_childs(programs) -> None:
                 say("reported", os.getpid() == parent, payload["duration_ms"])
 
         parent = os.getpid()
-        telemetry = start(reporter=Keeper())
+        telemetry = start(reporters=[Keeper()])
         assert track(telemetry, 1)
         assert telemetry.flush(DEADLINE)
         child = os.fork()
@@ -324,7 +324,7 @@ def test_a_child_imports_what_a_thread_of_ours_was_importing(programs) -> None:
             async def report(self, event, payload):
                 import slow_to_import
 
-        telemetry = start(reporter=Lazy())
+        telemetry = start(reporters=[Lazy()])
         assert track(telemetry, 1)
         telemetry.flush(0.05)
         until(lambda: "IMPORTING" in os.environ, "the import")

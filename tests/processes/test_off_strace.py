@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 
 CMDORC = Path(sys.executable).with_name("cmdorc")
 SECONDS = 60

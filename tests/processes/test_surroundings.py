@@ -126,9 +126,10 @@ def test_another_interpreter_in_the_same_process(programs) -> None:
         code = '''
         import os
         from cmdorc_telemetry import Telemetry
-        telemetry = Telemetry.start(cmdorc_version="0.12.0")
+        from cmdorc_telemetry.application import CMDORC
+        telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"))
         properties = {{"state": "success", "final": True, "manual": True, "duration_ms": 2}}
-        os.write(1, (str(telemetry.track("command_completed", properties)) + "\\\\n").encode())
+        os.write(1, (str(bool(telemetry.track("command_completed", properties))) + "\\\\n").encode())
         telemetry.close()
         '''.replace("        ", "")
         interpreter = interpreters.create()
@@ -166,7 +167,7 @@ def test_a_clock_that_jumps(jump: int, programs) -> None:
                 self.arrived.append(payload["duration_ms"])
 
         reporter = Down()
-        telemetry = start(reporter=reporter)
+        telemetry = start(reporters=[reporter])
         assert track(telemetry, 1)
         assert not telemetry.flush(DEADLINE)
         offset = {jump}

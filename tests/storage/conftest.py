@@ -8,25 +8,21 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from cmdorc_telemetry import Telemetry, TelemetryLevel
-from cmdorc_telemetry.config import Home
-from cmdorc_telemetry.consent import new_grant, save_grant
-from cmdorc_telemetry.spec import CORE, load_spec
+from cmdorc_telemetry.application import CMDORC
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import CompletedRun, Ledger
 
+from ..agreement import agree
+
 DEADLINE = 20.0
 RUN = CompletedRun(run_id="r", command_name="c", state="success", duration=0.25)
-
-
-def opt_in(home: Home) -> None:
-    save_grant(home, "cmdorc.core", new_grant(load_spec(CORE), TelemetryLevel.MINIMAL, datetime.now(timezone.utc)))
 
 
 class Outcome(NamedTuple):
@@ -46,7 +42,8 @@ class Program:
 
     def __call__(self, runs: int = 1, *, flush: bool = True, seconds: float = DEADLINE) -> Outcome:
         self._warnings.clear()
-        telemetry = Telemetry.start(environ={"CMDORC_HOME": str(self.home.root)}, cmdorc_version="0.12.0")
+        environ = {"CMDORC_HOME": str(self.home.root)}
+        telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"), environ=environ)
         for _ in range(runs):
             telemetry.fire("cmdorc_completed", RUN)
         recorder = telemetry._recorder
@@ -93,7 +90,7 @@ def warnings() -> Iterator[list[str]]:
 def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with one event in its history, and two in the segment of a program that is gone."""
     home = Home(tmp_path_factory.mktemp("lived-in") / "home")
-    opt_in(home)
+    agree(home, TelemetryLevel.MINIMAL)
     home.config.write_text("[telemetry]\nenabled = true\n")
     program = Program(home, [])
     assert program(1).delivered
@@ -118,7 +115,7 @@ def bare(tmp_path: Path, warnings: list[str]) -> Callable[[], Program]:
 
     def make() -> Program:
         home = Home(tmp_path / "bare")
-        opt_in(home)
+        agree(home, TelemetryLevel.MINIMAL)
         return Program(home, warnings)
 
     return make

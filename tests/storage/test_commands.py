@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 
 BIN = Path(sys.executable).parent
 DISK, KERNEL = (Path(__file__).with_name(name) for name in ("disk.py", "kernel.py"))

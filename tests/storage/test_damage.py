@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from cmdorc_telemetry import files
 from cmdorc_telemetry.cli import telemetry as group
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 
 Damage = Callable[[Path], object]
 

@@ -18,8 +18,9 @@ import json, logging, os, sqlite3, sys, time
 from contextlib import closing, suppress
 from pathlib import Path
 from cmdorc_telemetry import Telemetry, TelemetryReporter
+from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.audit import entries, verify
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.types import Batch, CompletedRun
@@ -48,10 +49,12 @@ class Keeper(TelemetryReporter):
 
 def start(home, reporter=None):
     environ = {"CMDORC_HOME": str(home.root), "CMDORC_TELEMETRY": "minimal"}
-    return Telemetry.start(environ=environ, cmdorc_version="0.12.0", reporter=reporter)
+    application, reporters = CMDORC._replace(version="0.12.0"), [] if reporter is None else [reporter]
+    return Telemetry.start(application, environ=environ, reporters=reporters)
 
 def track(telemetry):
-    return telemetry.track("command_completed", {"state": "success", "final": True, "manual": True, "duration_ms": 5})
+    body = {"state": "success", "final": True, "manual": True, "duration_ms": 5}
+    return bool(telemetry.track("command_completed", body))
 
 def until(condition):
     end = time.monotonic() + DEADLINE

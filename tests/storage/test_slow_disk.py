@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from cmdorc_telemetry import Telemetry, journal
 from cmdorc_telemetry.bounds import Bounds
 from cmdorc_telemetry.cli import telemetry as group
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
+from cmdorc_telemetry.segment import orphans
 
 
 @pytest.fixture
@@ -56,7 +57,8 @@ def test_each_is_counted_once_however_often_its_segment_is_read(home: Home, slow
     telemetry = Telemetry.start(environ={"CMDORC_HOME": str(home.root)})
     for _ in range(3):
         for _ in range(3):
-            assert telemetry.track("command_completed", {"state": "success", "final": True, "duration_ms": 1})
+            properties = {"state": "success", "final": True, "manual": True, "duration_ms": 1}
+            assert telemetry.track("command_completed", properties)
         assert telemetry.flush(20)
     recorder = telemetry._recorder
     assert recorder is not None
@@ -73,7 +75,7 @@ def test_a_segment_tells_of_its_own_alone(tmp_path: Path, slow: list[int]) -> No
         assert book.append(b"x" * 300)
     found = []
     book.close()
-    for orphan in journal.orphans(tmp_path):
+    for orphan in orphans(tmp_path):
         segment = orphan.read(0)
         assert segment.drops == {}
         assert segment.slow == len(segment.records)
@@ -92,5 +94,5 @@ def test_a_child_tells_nothing_of_its_parents(tmp_path: Path, slow: list[int]) -
         os._exit(0 if book.append(b"child") else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     book.close()
-    found = [orphan.read(0) for orphan in journal.orphans(tmp_path)]
+    found = [orphan.read(0) for orphan in orphans(tmp_path)]
     assert sorted((segment.records[0], segment.slow) for segment in found) == [(b"child", 0), (b"parent", 3)]

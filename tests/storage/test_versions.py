@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cmdorc_telemetry import journal
 from cmdorc_telemetry.cli import machine
 from cmdorc_telemetry.cli import telemetry as group
-from cmdorc_telemetry.config import Home
 from cmdorc_telemetry.history import SCHEMA_VERSION as HISTORY_VERSION
+from cmdorc_telemetry.home import Home
+from cmdorc_telemetry.segment import HEADER, MAGIC, segments
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.spool.schema import SCHEMA_VERSION as SPOOL_VERSION
 
@@ -41,7 +41,7 @@ def command(home: Home, *args: str) -> Result:
 
 def test_a_later_spool_is_refused_and_events_wait_for_it(home: Home, program) -> None:
     before = change(home.spool, f"PRAGMA user_version={LATER}")
-    waiting = set(journal.segments(home.journal))
+    waiting = set(segments(home.journal))
     for number in (1, 2):
         told = program()
         assert told[:3] == (True, 1, False)
@@ -50,8 +50,8 @@ def test_a_later_spool_is_refused_and_events_wait_for_it(home: Home, program) ->
             f"{home.spool} was made by a newer version of cmdorc-telemetry (schema {LATER}; known here: "
             in told.warnings[0]
         )
-        assert len(set(journal.segments(home.journal)) - waiting) == number
-    assert waiting <= set(journal.segments(home.journal))
+        assert len(set(segments(home.journal)) - waiting) == number
+    assert waiting <= set(segments(home.journal))
     assert home.spool.read_bytes() == before
     assert "newer version" in command(home, "flush").stderr
     assert command(home, "status").exit_code == 0
@@ -117,16 +117,16 @@ def test_another_programs_database_is_moved_aside_untouched(name: str, home: Hom
 
 
 def test_segments_of_a_later_version_are_left_and_told_of_once(home: Home, program) -> None:
-    path = max(journal.segments(home.journal), key=os.path.getmtime)
+    path = max(segments(home.journal), key=os.path.getmtime)
     data = path.read_bytes()
     for number in (2, 17):
-        later = data.replace(journal.MAGIC, journal.MAGIC.replace(b" 1 ", b" %d " % number), 1)
+        later = data.replace(MAGIC, MAGIC.replace(b" 1 ", b" %d " % number), 1)
         path.with_name(f"{number:024x}.seg").write_bytes(later)
     told = program()
     assert told[:3] == (True, 1, True)
     (warning,) = told.warnings
     assert warning.endswith("was written by a newer version: upgrade this one")
-    assert {f"{2:024x}.seg", f"{17:024x}.seg"} <= {each.name for each in journal.segments(home.journal)}
+    assert {f"{2:024x}.seg", f"{17:024x}.seg"} <= {each.name for each in segments(home.journal)}
     assert not list(home.journal.glob("*.corrupt"))
     assert program.ledger().recorded == 4
     status = command(home, "status")
@@ -135,9 +135,9 @@ def test_segments_of_a_later_version_are_left_and_told_of_once(home: Home, progr
 
 
 def test_a_header_that_is_damaged_costs_its_records_their_way_to_others_alone(home: Home, program) -> None:
-    path = max(journal.segments(home.journal), key=os.path.getmtime)
+    path = max(segments(home.journal), key=os.path.getmtime)
     data = path.read_bytes()
-    path.write_bytes(b"\0" * journal.HEADER + data[journal.HEADER :])
+    path.write_bytes(b"\0" * HEADER + data[HEADER:])
     assert program() == (True, 1, True, [])
     assert program.ledger().recorded == 4
     with closing(Spool(home.spool, reading=True)) as spool:

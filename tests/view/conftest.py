@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from cmdorc_telemetry.cli import telemetry as group
-from cmdorc_telemetry.config import Home
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.policy import CI_VARIABLES
 
 from . import homes

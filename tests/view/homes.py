@@ -15,6 +15,7 @@ import pytest
 
 import cmdorc_telemetry.pipeline  # noqa: F401  # before time is changed: the audit takes the clock's function by name
 from cmdorc_telemetry import CompletedRun, Session, Telemetry, clock
+from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.cli.machine import Machine
 from cmdorc_telemetry.types import Trigger
 
@@ -61,7 +62,7 @@ def at(patch: pytest.MonkeyPatch, moment: float) -> Iterator[None]:
 
 def record(runs: list[CompletedRun], trigger: str = "") -> None:
     """A program that starts, does these runs, and ends."""
-    program = Telemetry.start(cmdorc_version="0.12.0")
+    program = Telemetry.start(CMDORC._replace(version="0.12.0"))
     program.fire("cmdorc_startup", Session(id="s", started_at=0.0, command_count=len(runs), config_name="cmdorc.toml"))
     for run in runs:
         program.fire("cmdorc_completed", run)

@@ -74,4 +74,4 @@ def test_long_values_and_parts_of_events_are_said() -> None:
     text = page(facts(events=(event,)))
     assert f"{'x' * 120}…</bdi>" in text
     assert "It was. To know. A server may keep it for 1 day. 25% of these events are shared." in text
-    assert "1 kind of events." in text
+    assert "1 kind of events, and nothing else." in text

@@ -12,8 +12,11 @@ import time
 import pytest
 
 from cmdorc_telemetry import TelemetryLevel, TelemetryRegistry, clock
-from cmdorc_telemetry.config import Home, load_layer
-from cmdorc_telemetry.consent import CORE_SPEC, Grant, identities, new_grant, save_grant
+from cmdorc_telemetry.application import CORE_SPEC
+from cmdorc_telemetry.config import load_layer
+from cmdorc_telemetry.consent import Grant, save_decision
+from cmdorc_telemetry.declarations import identities, new_grant
+from cmdorc_telemetry.home import Home
 
 ASKED = "This project asks for telemetry. It is off. `cmdorc telemetry opt-in` shows what it would send.\n"
 ECHO = 'name = "A"\ncommand = "echo a"'
@@ -65,7 +68,7 @@ def opt_in(project) -> None:
     home = Home(project.home)
     (core,) = TelemetryRegistry.with_core()
     destinations = load_layer(home.config).destinations
-    save_grant(home, CORE_SPEC, new_grant(core, TelemetryLevel.STANDARD, clock.utcnow()), identities(destinations))
+    save_decision(home, {CORE_SPEC: new_grant(core, TelemetryLevel.STANDARD, clock.utcnow())}, identities(destinations))
 
 
 def lines(project, name: str) -> list[dict[str, str]]:
@@ -126,7 +129,7 @@ def test_flush_says_when_the_time_was_too_short(probe) -> None:
 def test_ctrl_c_ends_a_flush(probe, until) -> None:
     opt_in(probe)
     method = "async def report(self, event, payload):"
-    slow = PROBE.replace(method, f'{method}\n        note("sending"); await asyncio.sleep(9)')
+    slow = PROBE.replace(method, f'{method}\n        note("sending"); await asyncio.Event().wait()')
     probe.write("import asyncio\n" + slow, "site/probe.py")
     probe.commands(ECHO)
     process = probe.start("run", "A", "--flush", "60")
@@ -178,7 +181,7 @@ def test_where_somebody_decided_or_nobody_is_there_there_is_no_line(project) -> 
     assert project.run("run", "A").stderr == ""
     del project.env["CMDORC_TELEMETRY_CONFIG"]
     assert project.run("run", "A").stderr == ASKED
-    save_grant(Home(project.home), CORE_SPEC, Grant(record=False))
+    save_decision(Home(project.home), {CORE_SPEC: Grant(record=False)})
     assert project.run("run", "A").stderr == ""
 
 

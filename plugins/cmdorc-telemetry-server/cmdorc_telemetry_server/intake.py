@@ -69,26 +69,33 @@ class Intake:
 
     def __init__(self, registry: TelemetryRegistry, *, accept_private: bool, wishes: Wishes = _NO_WISHES) -> None:
         self._specs = {spec.ref: spec for spec in registry}
-        self._kinds: dict[tuple[str, str, Level], _Kind] = {}
+        self._kinds: dict[tuple[str, str, Level], list[_Kind]] = {}
+        """Of an event each version, the latest first: a body does not say which one it is of."""
         for spec in registry:
             timed = spec.meta.name == _CORE_SPEC
-            for event in sorted(spec.events, key=lambda event: event.major):
+            for event in sorted(spec.events, key=lambda event: event.major, reverse=True):
                 for level in LEVELS:
                     if accept_private or event.shared_at(level):
                         kept = None if accept_private else level
                         decoder = msgspec.json.Decoder(wire_shape(event, kept))
-                        self._kinds[spec.ref, event.name, level] = _Kind(
-                            decoder, timed and event.name == _TIMED_EVENT, kept, event, wishes.of(event.name)
+                        self._kinds.setdefault((spec.ref, event.name, level), []).append(
+                            _Kind(decoder, timed and event.name == _TIMED_EVENT, kept, event, wishes.of(event.name))
                         )
 
     def judge(self, line: bytes, now: float) -> Record | Refusal:
         """The event in ``line``, received ``now`` (seconds since the epoch). Never raises, whatever the line."""
         try:
             head = _HEAD.decode(line)
-            kind = self._kinds.get((head.spec, head.event, head.level))
-            if kind is None:
+            kinds = self._kinds.get((head.spec, head.event, head.level))
+            if kinds is None:
                 return _refusal(line, *self._why_unknown(head))
-            return _record(kind, kind.decoder.decode(line), head, int(now))
+            refusals = []
+            for kind in kinds:
+                try:
+                    return _record(kind, kind.decoder.decode(line), head, int(now))
+                except msgspec.ValidationError as fault:
+                    refusals.append(_refusal(line, "invalid", str(fault)))
+            return refusals[0]
         except msgspec.ValidationError as fault:
             return _refusal(line, "invalid", str(fault))
         except (msgspec.DecodeError, UnicodeError, RecursionError) as fault:

@@ -8,6 +8,7 @@ import os
 import statistics
 import subprocess
 import sys
+import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -17,7 +18,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmdorc_telemetry.spec import TelemetryRegistry
+from cmdorc_telemetry.spec import TelemetryRegistry, parse_toml
 from cmdorc_telemetry_server import body, ranks
 from cmdorc_telemetry_server.body import Refused
 from cmdorc_telemetry_server.drops import parse
@@ -228,6 +229,35 @@ def test_an_event_is_of_its_own_day_but_never_of_the_future(
     judged = intake.judge(json.dumps(event(timestamp=timestamp)).encode(), 20_779 * 86_400 + 5.5)
     assert isinstance(judged, Record)
     assert (judged.day, judged.received) == (day, 20_779 * 86_400 + 5)
+
+
+def test_a_body_of_any_version_of_an_event_is_taken() -> None:
+    """It does not say which one it is of; the latest that it fits counts, and a fault is told as the latest has it."""
+    registry = TelemetryRegistry()
+    registry.register(parse_toml("""
+[meta]
+name = "acme.app"
+[[events]]
+name = "paid"
+version = 1
+semantics = { what = "A payment" }
+properties.cents = { type = "count", level = "minimal" }
+[[events]]
+name = "paid"
+version = 2
+semantics = { what = "A payment" }
+properties.euros = { type = "count", level = "minimal" }
+""", "x"), "x")  # fmt: skip
+    intake = Intake(registry, accept_private=False)
+    base = {"event": "paid", "spec": "acme.app@1", "level": "standard", "timestamp": "2026-11-20T23:59:59Z",
+            "anonymous_install_id": str(uuid.UUID(int=7)), "event_id": str(uuid.UUID(int=8))}  # fmt: skip
+    for own in ({"cents": 5}, {"euros": 5}, {}):
+        judged = intake.judge(json.dumps({**base, **own}).encode(), 1e9)
+        assert isinstance(judged, Record), own
+        assert json.loads(judged.body).items() >= own.items()
+    judged = intake.judge(json.dumps({**base, "cents": 5, "euros": 5}).encode(), 1e9)
+    assert isinstance(judged, Refusal)
+    assert (judged.reason, judged.detail) == ("invalid", "Object contains unknown field `cents`")
 
 
 def test_no_line_breaks_the_intake() -> None:
