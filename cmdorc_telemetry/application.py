@@ -52,6 +52,8 @@ class Application(_Fields):
         if not (name[:1].isalpha() and len(name) <= 64 and _SIGNS.issuperset(name)):
             raise ConfigError("Application", "name", f"found {name!r}",
                               "a letter, then at most 63 letters, digits and . _ + -")  # fmt: skip
+        if name != "cmdorc" and name.lower() == "cmdorc":  # its variables, and on many disks its home, would be cmdorc's
+            raise ConfigError("Application", "name", f"found {name!r}", "a name that is not cmdorc's")
         if not specs or isinstance(specs, str | Path):
             raise ConfigError("Application", "specs", f"found {specs!r}", "a tuple of specs, or of their files")
         return super().__new__(

@@ -5,6 +5,7 @@ Knows nothing of what is made of that: see ``operations``.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from types import TracebackType
@@ -41,7 +42,9 @@ class telling(Generic[Call]):  # noqa: N801 - used like a function; a generator 
 
 def instead_of(function: Callable[..., Any], begin: Begin[Call]) -> Callable[..., Any]:
     """What is called in the place of ``function``. The call of a generator lasts until it is exhausted or closed."""
-    if inspect.iscoroutinefunction(function):
+    plain = inspect.isroutine(function) or isinstance(function, functools.partial)
+    kind = function if plain else type(function).__call__  # of an object, its call says of what kind it is
+    if inspect.iscoroutinefunction(kind):
 
         async def awaited(*args: Any, **kwargs: Any) -> Any:
             with telling(begin(args, kwargs)) as call:
@@ -49,7 +52,7 @@ def instead_of(function: Callable[..., Any], begin: Begin[Call]) -> Callable[...
                 return call.output
 
         return awaited
-    if inspect.isasyncgenfunction(function):
+    if inspect.isasyncgenfunction(kind):
 
         async def streamed(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             with telling(begin(args, kwargs)):
@@ -71,7 +74,7 @@ def instead_of(function: Callable[..., Any], begin: Begin[Call]) -> Callable[...
                         step = stream.asend(sent)
 
         return streamed
-    if inspect.isgeneratorfunction(function):
+    if inspect.isgeneratorfunction(kind):
 
         def generated(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             with telling(begin(args, kwargs)) as call:

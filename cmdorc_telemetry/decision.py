@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from .config import TelemetryLevel
@@ -150,7 +151,12 @@ class Decision:
     @property
     def judge(self) -> str:
         """What tells those apart who know of other specs, or of other fields in them."""
-        return _digest([(spec.ref, sorted(self._waiting(spec.ref))) for spec in self._registry])
+        return _digest((self._declares, [(spec.ref, sorted(self._waiting(spec.ref))) for spec in self._registry]))
+
+    @cached_property
+    def _declares(self) -> str:
+        """Another one for each change of what a spec declares: what is stored may have to shrink with it."""
+        return _digest([(spec.ref, sorted(declarations(spec).items())) for spec in self._registry])
 
     @property
     def digest(self) -> str:
@@ -177,7 +183,7 @@ class Decision:
             return lambda body: body
         hidden = self.hidden(spec, self._shapes.label(spec, event, version), stamped)
         return lambda body: project(
-            self._shapes, spec, event, body, level=level, withheld=hidden, version=version
+            self._shapes, spec, event, body, level=level, withheld=hidden, version=version, anew=True
         )  # fmt: skip
 
 

@@ -160,6 +160,8 @@ class Gate:
         level = self._level_of(generation, spec.partition("@")[0])
         if level is None:
             return _Way("consent")
+        if self._shapes.event(spec, event, version) is None:  # it expired, or whoever imports it knows of no such spec
+            return _Way("undeclared")
         hidden = self._hidden(spec, self._shapes.label(spec, event, version), generation)
         shape = self._shapes.shared(spec, event, level, hidden, version)
         read = self._shapes.reader(spec, event, level, hidden, version)

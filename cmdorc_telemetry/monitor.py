@@ -84,12 +84,12 @@ class TelemetryAnomalyMonitor:
     def __init__(self, on_anomaly: Callable[[ThresholdAnomaly], object] | None = None) -> None:
         self._on_anomaly = on_anomaly
         self._counts: dict[tuple[str, Version], int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may track, too
         on_fork(self)
 
     def forked(self) -> None:
         """A thread of the parent's may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def judges(self, event: Event) -> bool:
         """Whether there is anything to judge such events by."""

@@ -84,7 +84,7 @@ class Running:
             return
         try:
             self._emit(outcome, which, error)
-        except Exception as fault:
+        except (Exception, SystemExit) as fault:
             log.warning("what became of an operation could not be told: %s", told(fault))
 
     def _emit(self, outcome: Outcome, which: Which, error: object) -> None:
@@ -166,10 +166,13 @@ class Tracked:
 
 
 def class_name(error: object) -> str:
-    """What an error is called: its class, or what a mapping says in ``class`` or ``code``."""
-    if isinstance(error, Mapping):
+    """What an error is called: its class, or what a mapping says in ``class`` or ``code``. Never raises."""
+    try:
+        if not isinstance(error, Mapping):
+            return type(error).__name__
         return str(error.get("class", error.get("code", "error")))
-    return type(error).__name__
+    except (Exception, SystemExit):  # a mapping of somebody else's
+        return "error"
 
 
 def lead(sources: Mapping[str, Any], path: str) -> Any:
@@ -177,24 +180,25 @@ def lead(sources: Mapping[str, Any], path: str) -> Any:
     first, *steps = path.split(".")
     value = sources.get(first)
     for step in steps:
-        if first == "error" and step == "class" and not isinstance(value, Mapping):
-            value = class_name(value)
-        elif first == "error" and step == "message" and isinstance(value, BaseException):
-            value = str(value)
-        else:
-            value = _step(value, step)
+        try:
+            value = _of_error(value, step) if first == "error" else _step(value, step)
+        except (Exception, SystemExit):  # a property of somebody else's object, or a mapping of theirs
+            return None
     return value
 
 
+def _of_error(error: Any, step: str) -> Any:
+    if step == "class" and not isinstance(error, Mapping):
+        return class_name(error)
+    return str(error) if step == "message" and isinstance(error, BaseException) else _step(error, step)
+
+
 def _step(value: Any, step: str) -> Any:
-    try:
-        if isinstance(value, Mapping):
-            return value.get(step)
-        if isinstance(value, list | tuple) and step.isdecimal():
-            return value[int(step)]
-        return None if step.startswith("_") else getattr(value, step, None)
-    except Exception:  # a property of somebody else's object, or a mapping of theirs
-        return None
+    if isinstance(value, Mapping):
+        return value.get(step)
+    if isinstance(value, list | tuple) and step.isdecimal():
+        return value[int(step)]
+    return None if step.startswith("_") else getattr(value, step, None)
 
 
 # -- by name -----------------------------------------------------------------------------------------------------------

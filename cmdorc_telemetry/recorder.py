@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import count
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import clock
 from .bounds import EXIT_SECONDS, PATIENCE_SECONDS
@@ -373,17 +373,10 @@ def _ending() -> bool:
     return not threading.main_thread().is_alive() or getattr(threading, "_SHUTTING_DOWN", False)
 
 
-class _LastLook:
+class _LastLook(NamedTuple):
     """Whether a sender is to be left behind for a home: looked at when the process ends."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _LastLook) and self._root == other._root
-
-    def __hash__(self) -> int:
-        return hash(self._root)
+    root: Path
 
     def __call__(self, situation: Situation, host: PluginHost) -> None:
         from .sender import leave_behind

@@ -48,7 +48,7 @@ class TelemetryTracker:
         self.telemetry = telemetry
         self._strict, self._on_violation, self._monitor = strict, on_violation, anomaly_monitor
         self._violations: dict[tuple[str, str, Reason], int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may track, too
         self._known: Events | None = None
         self._checks: dict[tuple[str, Version], Check] = {}
         on_fork(self)
@@ -68,7 +68,7 @@ class TelemetryTracker:
 
     def forked(self) -> None:
         """A thread of the parent's may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ class TelemetryTracker:
             return self._tracked(name, version, properties, context)
         except Exception as fault:  # telemetry's own matter
             log.warning("an event could not be tracked: %s", told(fault))
-            return Result.WITHHELD
+            return _WITHHELD
 
     def emit(self, event: str, version: Version | None, properties: Mapping[str, Any]) -> Result:
         """Track an event of which some properties fill themselves: those that it does not declare are left out.

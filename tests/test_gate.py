@@ -159,7 +159,7 @@ def test_an_unknown_generation_is_never_shared() -> None:
 def test_what_no_spec_declares_is_not_shared(event: str, spec: str) -> None:
     gated = gate(record(body(event, spec=spec), event=event, spec=spec))
     assert shared(gated) is None
-    assert gated.withheld == {"level": 1}
+    assert gated.withheld == {"undeclared": 1}
 
 
 def test_an_event_without_a_field_of_its_own_at_the_level_is_not_shared() -> None:
@@ -208,7 +208,7 @@ def test_an_optional_field_may_be_missing() -> None:
 
 def test_each_reason_is_counted() -> None:
     gated = gate(record(body()), record(body(state="no")), record(body(state="no")), record(body("a"), event="a"))
-    assert gated.withheld == {"invalid": 2, "level": 1}
+    assert gated.withheld == {"invalid": 2, "undeclared": 1}
     assert [row.shared is not None for row in gated.rows] == [True, False, False, False]
 
 

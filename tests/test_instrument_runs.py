@@ -114,7 +114,7 @@ async def test_what_was_remembered_of_a_run_goes_without_the_garbage_collector()
     try:
         await watched.running("Say")
         await watched.reported()
-        assert [each for each in gc.get_objects() if isinstance(each, Run)] == []
+        assert [each for each in gc.get_objects() if type(each) is Run] == []
     finally:
         gc.enable()
 

@@ -176,13 +176,27 @@ class Hostile:
     def bad(self) -> int:
         raise RuntimeError
 
+    @property
+    def end(self) -> int:
+        raise SystemExit
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class Unreadable(dict[str, Any]):
+    def get(self, *args: Any) -> Any:
+        raise SystemExit
+
 
 @pytest.mark.parametrize(("path", "expected"), [
     ("input", {"plan": "team", "list": [{"n": 1}], 3: 4}), ("input.plan", "team"), ("input.list.0.n", 1),
     ("input.list.9.n", None), ("input.list.x", None), ("input.gone.further", None), ("output.id", 7),
     ("output._secret", None), ("output.__class__", None), ("hostile.bad", None), ("hostile.gone", None),
-    ("error.class", "Full"), ("error.message", "no room"), ("error.code", 507), ("gone", None), ("", None),
-    ("duration_ms", 5), ("output.id.real.real", 7),
+    ("hostile.end", None), ("error.class", "Full"), ("error.message", "no room"), ("error.code", 507), ("gone", None),
+    ("", None), ("duration_ms", 5), ("output.id.real.real", 7),
 ])  # fmt: skip
 def test_a_path_leads_by_keys_attributes_and_places(path: str, expected: object) -> None:
     sources = {"input": {"plan": "team", "list": [{"n": 1}], 3: 4}, "output": User(7), "hostile": Hostile(),
@@ -194,6 +208,15 @@ def test_a_path_leads_by_keys_attributes_and_places(path: str, expected: object)
 @given(st.text(max_size=20), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=4))
 def test_no_path_raises(path: str, value: object) -> None:
     lead({"input": value, "error": Full(), "output": Hostile()}, path)
+
+
+@pytest.mark.parametrize(("error", "told"), [(Unspeakable(), "Unspeakable"), (Unreadable(), "error")])
+def test_a_failure_is_told_though_nothing_can_be_asked_of_the_error(error: Any, told: str) -> None:
+    emitted = Emitted()
+    outcome = Outcome(event="signup_failed", properties={"why": "error.message", "code": "error.code"})
+    with Tracked(emitted, spec_operation("acme.signup", None, outcome)) as running:
+        running.fail(error)
+    assert emitted == [("signup_failed", None, {"outcome": "failure", "error_class": told})]
 
 
 # -- by name -----------------------------------------------------------------------------------------------------------
@@ -395,6 +418,24 @@ def test_a_function_without_a_signature() -> None:
     emitted = Emitted()
     assert Tracked(emitted, OPERATION)(max)(3, 2) == 3
     assert emitted == [("signed_up", 2, {"outcome": "success"})]
+
+
+async def test_an_object_whose_call_is_a_coroutine_tells_when_that_is_done() -> None:
+    emitted = Emitted()
+
+    class Signup:
+        async def __call__(self, plan: str) -> User:
+            await asyncio.sleep(0)
+            if plan == "full":
+                raise Full
+            return User(7)
+
+    signup = Tracked(emitted, OPERATION)(Signup())
+    assert inspect.iscoroutinefunction(signup)
+    assert await signup("team") == User(7)
+    with pytest.raises(Full):
+        await signup("full")
+    assert emitted == [SUCCESS, failure("Full", plan="full", code=507)]
 
 
 def test_one_object_serves_blocks_that_overlap() -> None:

@@ -269,7 +269,7 @@ properties.ms = { type = "count", level = "minimal" }
     shapes.expire(date(2026, 6, 1))
     assert gate.gate([frame], "g", "j").withheld == {}
     shapes.expire(date(2026, 6, 2))
-    assert gate.gate([frame], "g", "j").withheld == {"level": 1}
+    assert gate.gate([frame], "g", "j").withheld == {"undeclared": 1}
 
 
 # -- versions side by side ---------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ properties.seconds = { type = "number", min = 0, max = 9, level = "minimal" }
         0.5,
         None,
     ]
-    assert gated.withheld == {"sampling": 1, "level": 1}
+    assert gated.withheld == {"sampling": 1, "undeclared": 1}
     assert open_.event("acme.app@1", "ran", 1) == (spec, every)
     assert [open_.label("acme.app@1", "ran", version) for version in (1, 2, 3)] == ["ran@1", "ran", "ran@3"]
     assert open_.label("acme.app@1", "unknown", 1) == "unknown"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cmdorc_telemetry.errors import SpecError
 from cmdorc_telemetry.spec import MASK, dump_toml, own_shape, parse_toml
-from cmdorc_telemetry.spec.inference import FEW, propose
+from cmdorc_telemetry.spec.inference import FEW, MOST_DIGESTS, propose
 
 many = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
@@ -84,6 +84,8 @@ def test_few_different_texts_look_like_an_enum() -> None:
     assert few.notes == {"events.paid.properties.plan": "There were 2 different texts: an enum of them would be safer."}
     many_texts = proposed(*({"event": "paid", "plan": f"p{number}"} for number in range(FEW + 1)))
     assert many_texts.notes == {"events.paid.properties.plan": "A text: think about an enum, a bucket or a hash."}
+    more = ({"event": "paid", "plan": f"p{number % (2 * MOST_DIGESTS)}"} for number in range(3 * MOST_DIGESTS))
+    assert proposed(*more).notes == many_texts.notes
 
 
 def test_other_lines_are_counted_and_nothing_but_them_is_an_error() -> None:

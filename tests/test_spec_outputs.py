@@ -9,10 +9,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from cmdorc_telemetry.spec import BASE, CORE, LEVELS, TelemetrySpec, load_spec, value_type
+from cmdorc_telemetry.spec import BASE, CORE, LEVELS, Event, Property, TelemetrySpec, load_spec, value_type
 from cmdorc_telemetry.spec.exports import EXPORTS
-from cmdorc_telemetry.spec.outputs import example, markdown, values
+from cmdorc_telemetry.spec.model import Sampling, Semantics
+from cmdorc_telemetry.spec.outputs import example, markdown, sampled, values
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "what-we-collect.md"
@@ -104,8 +106,40 @@ def test_values_are_told_in_words() -> None:
 
 
 def test_what_is_sampled_is_told() -> None:
-    assert "Of these, 12.5% are shared" in section(markdown(EVERY_TYPE), "paid").replace("\n", " ")
+    assert "Shared: 12.5% of them" in section(markdown(EVERY_TYPE), "paid").replace("\n", " ")
     assert "Every one is shared" in section(markdown(SPEC), "command_completed")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "said"),
+    [
+        (None, ""),
+        (Sampling(rate=1, always=("items > 1",)), ""),
+        (Sampling(rate=0.0005), "0.05% of them"),
+        (Sampling(rate=0.5, always=("items > 1",)), "50% of them, and all where items > 1"),
+        (Sampling(rate=1, conditions=("express", "items > 1")), "those where (express) and (items > 1)"),
+        (Sampling(rate=0.1, conditions=("express",), always=("items > 1", "took > 9")),
+         "10% of those where express, and all where (items > 1) or (took > 9)"),
+    ],
+)  # fmt: skip
+def test_conditions_are_told_too(sampling: Sampling | None, said: str) -> None:
+    (paid, _) = EVERY_TYPE.events
+    spec = TelemetrySpec(meta=EVERY_TYPE.meta, events=(replace(paid, sampling=sampling),))
+    assert sampled(spec, spec.events[0]) == said
+
+
+def test_a_masked_value_is_told_as_what_is_recorded_of_it() -> None:
+    properties = {"mail": Property(type="string", pattern=".*", max_length=9, level="minimal", pii=True)}
+    event = Event(name="paid", semantics=Semantics(what="It was"), properties=properties)
+    page = markdown(TelemetrySpec(meta=EVERY_TYPE.meta, events=(event,)))
+    assert '| `mail` | MINIMAL | [redacted]: that it was there | `"[redacted]"` |' in page
+    assert '"mail": "[redacted]"' in page
+    assert "at most 9 characters" not in page
+
+
+def test_a_description_is_a_sentence_of_the_page() -> None:
+    meta = replace(EVERY_TYPE.meta, description="How it is used")
+    assert "How it is used. This page" in markdown(TelemetrySpec(meta=meta))
 
 
 def test_hashes_are_explained_where_there_are_any() -> None:

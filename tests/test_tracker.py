@@ -305,6 +305,15 @@ class OfRaisingClass(metaclass=RaisingMeta):
     pass
 
 
+class Ends(Raises):
+    """Whatever is asked of it, it ends the program."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit("a secret")
+
+    __str__ = __repr__ = __eq__ = __hash__ = __bool__ = __len__ = __iter__ = __float__ = __int__ = __getattribute__
+
+
 class RaisingTable(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         raise RuntimeError("a secret")
@@ -315,11 +324,11 @@ class RaisingTable(Mapping[str, Any]):
 HOSTILE: list[Any] = [
     None, math.nan, math.inf, -math.inf, "\ud800", 10**400, -(10**400), 2**63, b"x", object(), Raises(),
     OfRaisingClass(), RaisingTable(), {1: 2}, {"A"}, [Raises()], ["\ud800"], ["a", None], lambda: 1, type,
-    Fraction("nan"),
+    Fraction("nan"), Ends(),
 ]  # fmt: skip
 
 
-TABLELESS: list[Any] = [None, Raises(), RaisingTable(), 5, "plan", [("plan", "free")]]
+TABLELESS: list[Any] = [None, Raises(), Ends(), RaisingTable(), 5, "plan", [("plan", "free")]]
 
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
@@ -496,6 +505,20 @@ async def test_strict_raises_with_the_path_also_where_telemetry_is_off(
     assert set(tracker.violations.values()) == {2}
     tracker.close()
     assert acme.frames() == []
+
+
+VERSIONLESS: list[Any] = [Raises(), Ends(), OfRaisingClass(), True, 10**400, "x" * 10**6]
+
+
+@pytest.mark.parametrize("number", range(len(VERSIONLESS)))
+def test_a_version_that_is_none_makes_an_event_unknown(acme: Acme, number: int) -> None:
+    tracker, strict, version = acme.tracker(), acme.tracker(strict=True), VERSIONLESS[number]
+    assert tracker.track_now("acme.gone", version, {}) is Result.UNKNOWN
+    assert tracker.track_now("acme.gone", version, {}) is Result.UNKNOWN
+    with pytest.raises(TelemetryViolation, match=r"^acme\.gone: version .*: found no such event"):
+        strict.track_now("acme.gone", version, {})
+    tracker.close()
+    strict.close()
 
 
 def test_strict_tells_all_that_is_wrong_at_once(acme: Acme) -> None:

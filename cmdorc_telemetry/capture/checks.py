@@ -20,6 +20,8 @@ from ..spec.versions import MOST, Order, order
 
 _encode = msgspec.json.Encoder(enc_hook=str.__str__).encode
 """Writes a kind of text of its own, which msgspec does not know, as the text."""
+_FAULTS = (Exception, SystemExit)
+"""What a value may raise that is somebody's object."""
 _MOST_NAME = 100
 _A_TABLE = "a mapping of names to values"
 
@@ -48,7 +50,7 @@ class Events:
         """The event of that name and version, the latest where it is None; None for nothing, whatever was passed."""
         try:
             return self._latest.get(name) if version is None else self._versions.get((name, order(version)))
-        except (ValueError, TypeError):  # no name, or no version
+        except _FAULTS:  # no name, or no version
             return None
 
     def versions(self, name: str) -> list[Version]:
@@ -86,7 +88,7 @@ class Check:
         try:
             given = properties if self._plain and not context else dict(self._given(properties, context))
             return _encode(msgspec.convert(given, self._shape)), ()
-        except Exception:  # some of it is not valid, or nothing that JSON could hold, or code of somebody else
+        except _FAULTS:  # some of it is not valid, or nothing that JSON could hold, or code of somebody else
             return self._one_by_one(properties, context)
 
     def declares(self, name: str) -> bool:
@@ -145,7 +147,7 @@ class Check:
         try:
             coerced = MASK if value is MASK and name in self._masked else coerce(prop, value)
             _encode(coerced)
-        except Exception:
+        except _FAULTS:
             place, found = _culprit(prop, value)
             right = expected(msgspec.structs.replace(prop, max_items=None) if place else prop)
             return [self._violation(name, "invalid", name + place, found, right)]
@@ -161,7 +163,7 @@ def _items(value: object) -> list[tuple[Any, Any]] | None:
     """What a mapping holds; None for what is none, or cannot be read."""
     try:
         return [(name, each) for name, each in value.items()] if isinstance(value, Mapping) else None
-    except Exception:
+    except _FAULTS:
         return None
 
 
@@ -182,7 +184,7 @@ def type_name(value: object) -> str:
     """What kind of thing ``value`` is; not a word of what it is."""
     try:
         return printable(_text(type(value).__name__))
-    except Exception:  # a class may say of itself what it likes
+    except _FAULTS:  # a class may say of itself what it likes
         return "object"
 
 
@@ -192,7 +194,7 @@ def _culprit(prop: Property, value: Any) -> tuple[str, object]:
     for number, item in enumerate(value if prop.max_items is not None and type(value) in (list, tuple) else ()):
         try:
             _encode(coerce(one, item))
-        except Exception:
+        except _FAULTS:
             return f"[{number}]", item
     return "", value
 
@@ -224,5 +226,6 @@ def no_such_event(name: object, version: object, events: Events) -> Violation:
 
 
 def _version(version: object) -> str:
-    known = isinstance(version, str) or (isinstance(version, int) and abs(version) <= MOST)
-    return f"version {printable(str(version)) if known else type_name(version)}"
+    if type(version) is int and abs(version) <= MOST:
+        return f"version {version}"
+    return f"version {printable(_text(version)) if issubclass(type(version), str) else type_name(version)}"

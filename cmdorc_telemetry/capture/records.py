@@ -146,7 +146,7 @@ class Capture:
             self._begin_day(now)
         try:
             compiled = self._compiled[event, version]
-        except (KeyError, TypeError):  # the first of its kind, or no version at all
+        except (Exception, SystemExit):  # the first of its kind, or no name or version at all
             compiled = self._event(event, version)
         own, wrong = compiled.check.own(properties, context)
         if witness is not None:

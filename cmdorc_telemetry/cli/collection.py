@@ -8,8 +8,9 @@ from typing import Any
 
 from ..config import DestinationConfig, TelemetryLevel
 from ..decision import level_name
-from ..declarations import waiting_fields
+from ..declarations import declarations, waiting_fields
 from ..spec import BASE, Event, Property, TelemetrySpec, lower
+from ..spec.outputs import recorded, sampled
 from ..spec.outputs import values as kind
 from ..view.facts import EventFacts, FieldFacts, FieldState, Withheld
 from .machine import Machine
@@ -19,12 +20,19 @@ class _Spec:
     """One spec on this machine: what is agreed of it, and by which level."""
 
     def __init__(self, machine: Machine, spec: TelemetrySpec) -> None:
-        self.spec, self.machine = spec, machine
+        self.spec, self.machine, self.declared = spec, machine, declarations(spec)
         policy = machine.situation.policy(layered=False, spec=spec.meta.name)
         consent = machine.situation.consent
         grant = consent.grants.get(spec.meta.name) if consent is not None else None
         self.level = level_name(policy.share)
         self.waiting = waiting_fields(spec, grant) if policy.record and policy.decided_by == "you" else frozenset()
+
+    def _key(self, event: Event | None, name: str) -> str:
+        """What consent calls a field."""
+        if event is None:
+            return f"*/{name}"
+        key = f"{self.spec.label(event)}/{name}"
+        return key if key in self.declared else f"{event.name}/{name}"
 
     def _state(self, key: str, prop: Property) -> FieldState:
         """Whether a field may be shared, and what keeps it otherwise; ``key`` is what consent calls it."""
@@ -58,13 +66,13 @@ class _Spec:
         for name, prop in (BASE if event is None else event.properties).items():
             if name in foreign:
                 continue
-            state = self._state(f"{'*' if event is None else event.name}/{name}", prop)
+            state = self._state(self._key(event, name), prop)
             goes = [to for to in self.machine.pipeline.allowed if self._gets(to, event, name, prop, state)]
             if any(to.audience == "shared" for to in goes):
                 state = "shared"
             yield FieldFacts(
-                name=name, about=prop.description, kind=kind(prop), value=_text(held.get(name)), level=prop.level,
-                state=state, goes=tuple(to.name for to in goes),
+                name=name, about=prop.description, kind=kind(prop) if event is None else recorded(event, name),
+                value=_text(held.get(name)), level=prop.level, state=state, goes=tuple(to.name for to in goes),
             )  # fmt: skip
 
 
@@ -78,8 +86,9 @@ def events(machine: Machine, values: Mapping[str, bytes]) -> Iterator[EventFacts
             yield EventFacts(fields=tuple(here.fields(None, newest)))
         for event in spec.events:
             yield EventFacts(
-                name=event.name, what=event.semantics.what, why=event.semantics.why, days=spec.retention_days(event),
-                rate=spec.sampling_rate(event), fields=tuple(here.fields(event, held.get(event.name, {}))),
+                name=spec.label(event), what=event.semantics.what, why=event.semantics.why,
+                days=spec.retention_days(event), sampled=sampled(spec, event),
+                fields=tuple(here.fields(event, held.get(event.name, {}))),
             )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ _WHOLE = {
     "consent": ("your consent", "you had not agreed to share it when it was recorded, or do not any more"),
     "level": ("your level", "it shares nothing of such an event"),
     "sampling": ("sampling", "only a part of such events is shared"),
+    "undeclared": ("the spec", "it has expired, or who sends does not know it: another project or program added it"),
     "invalid": ("the spec", "a value was not what it declares"),
     "anonymizer": ("an anonymizer", "it failed, or an enabled plugin that may be one is missing"),
 }

@@ -13,7 +13,7 @@ from ..config import TelemetryLevel
 from ..decision import level_name
 from ..policy import in_ci
 from ..spec import BASE, Event, Property, TelemetrySpec
-from ..spec.outputs import values
+from ..spec.outputs import recorded, sampled, values
 from .machine import Machine, target
 from .wording import application, command_line, place, plural
 
@@ -91,7 +91,8 @@ def show_specs(
     """Every event and field that ``level`` shares, as it is here, and what never leaves."""
     screen.line(("Every event", "bold"), "  has these fields")
     foreign = machine.application.foreign_fields
-    _fields(screen, {name: prop for name, prop in BASE.items() if name not in foreign}, shown.base(level))
+    base = {name: (prop, values(prop)) for name, prop in BASE.items() if name not in foreign}
+    _fields(screen, base, shown.base(level))
     for spec in specs:
         show_spec(screen, machine, shown, spec, level)
 
@@ -104,16 +105,16 @@ def show_spec(
     screen.below(0, (spec.meta.title or spec.meta.name, "bold"), f"  {spec.meta.name}{owners}")
     screen.line()
     private: set[str] = set()
-    for event in _latest(spec):
+    for event in spec.events:
         private |= {name for name, prop in event.properties.items() if prop.audience == "private"}
         shared = {name: prop for name, prop in event.properties.items() if prop.shared_at(level_name(level))}
         if shared:
             example = shown.of(spec, event)
-            screen.below(0, (event.name, "bold"), f"  {event.semantics.what}")
+            screen.below(0, (spec.label(event), "bold"), f"  {event.semantics.what}")
             _labelled(screen, about(spec, event))
             _labelled(screen, [("To", _recipients(machine, event, level)),
                                ("Here", "the newest" if example.own else "none yet, a sample")])  # fmt: skip
-            _fields(screen, shared, example.values)
+            _fields(screen, {name: (prop, recorded(event, name)) for name, prop in shared.items()}, example.values)
     if private:
         screen.below(0, "Never shared: ", ", ".join(sorted(private)), ".")
         screen.line()
@@ -124,12 +125,8 @@ def about(spec: TelemetrySpec, event: Event) -> Iterator[tuple[str, str]]:
     if event.semantics.why:
         yield "Why", event.semantics.why
     yield "Kept", f"at most {plural(spec.retention_days(event), 'day')}"
-    if (rate := spec.sampling_rate(event)) < 1:
-        yield "Sampled", f"{rate:.0%} of them"
-
-
-def _latest(spec: TelemetrySpec) -> Collection[Event]:
-    return {event.name: event for event in sorted(spec.events, key=lambda event: event.version)}.values()
+    if some := sampled(spec, event):
+        yield "Sampled", some
 
 
 def _labelled(screen: Screen, rows: Iterator[tuple[str, str]] | Collection[tuple[str, str]]) -> None:
@@ -137,18 +134,18 @@ def _labelled(screen: Screen, rows: Iterator[tuple[str, str]] | Collection[tuple
         screen.below(11, text, label=f"  {label}")
 
 
-def _fields(screen: Screen, properties: Mapping[str, Property], examples: Mapping[str, str]) -> None:
+def _fields(screen: Screen, properties: Mapping[str, tuple[Property, str]], examples: Mapping[str, str]) -> None:
     screen.line()
     width = 0 if screen.narrow else max(map(len, properties))
-    for name, prop in properties.items():
-        show_field(screen, name.ljust(width), prop, examples[name])
+    for name, (prop, kind) in properties.items():
+        show_field(screen, name.ljust(width), prop, kind, examples[name])
     screen.line()
 
 
-def show_field(screen: Screen, name: str, prop: Property, example: str) -> None:
+def show_field(screen: Screen, name: str, prop: Property, kind: str, example: str) -> None:
     """One field: its value here, what it is, what it may be."""
     screen.below(2, name, "  ", (example, "cyan"))
-    screen.below(6, f"{prop.description} ({values(prop)})" if prop.description else values(prop))
+    screen.below(6, f"{prop.description} ({kind})" if prop.description else kind)
 
 
 def show_exact(screen: Screen) -> None:

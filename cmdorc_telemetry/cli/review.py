@@ -160,6 +160,7 @@ class _Answers:
 
     def _field(self, spec: TelemetrySpec, name: str, change: Change, old: str | None, new: str) -> None:
         from ..spec import BASE
+        from ..spec.outputs import recorded, values
         from .offer import about, show_field
 
         of, _, key = name.partition("/")
@@ -171,7 +172,8 @@ class _Answers:
         else:
             examples = self._examples.of(spec, event).values
         self._screen.below(0, (name, "bold"), f"  {_WORDS[change]}")
-        show_field(self._screen, key, prop, examples[key])
+        kind = values(prop) if event is None else recorded(event, key)
+        show_field(self._screen, key, prop, kind, examples[key])
         for label, text in _changes(old, new) if old is not None else () if event is None else about(spec, event):
             self._screen.below(len(label) + 8, text, label=f"      {label}")
 

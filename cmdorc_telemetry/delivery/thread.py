@@ -101,17 +101,26 @@ class Delivery:
     async def _main(self) -> None:
         self._news, self._tried = asyncio.Event(), asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        while await self._serve():
+            self._over.clear()
+            self.destinations = [each for each in self.destinations if not each.injected]  # whose reporters are closed
+
+    async def _serve(self) -> bool:
+        """Deliver what is in one queue. Whether it was taken away, by an opt-out for example: then there is another."""
         queue = await self._opened()
         if queue is None:
-            return
+            return False
         try:
             files.own_dir(self.locks)
             self._workers = [Worker(each, queue, self.locks, self.bounds) for each in self.destinations]
             self._ready.set()
             tasks = [asyncio.create_task(worker.run()) for worker in self._workers]
             recording = await self._import(queue)
-            await self._end(queue, tasks, recording)
+            gone = recording and queue.gone and not self._stopping
+            await self._end(queue, tasks, recording and not gone)
+            return gone
         finally:
+            self._queue = None
             queue.close()
 
     async def _opened(self) -> Queue | None:
@@ -137,7 +146,7 @@ class Delivery:
     # -- import -------------------------------------------------------------------------------------------------------
 
     async def _import(self, queue: Queue) -> bool:
-        """Import what is recorded until the thread is to stop. Whether recording is still switched on."""
+        """Import what is recorded until the thread is to stop, or the queue is gone. Whether recording is still on."""
         assert self._news is not None
         while True:
             self.asleep = True  # before the look: what is recorded meanwhile wakes again
@@ -145,6 +154,8 @@ class Delivery:
             start = clock.perf()
             if not self._pump(queue):
                 return False
+            if queue.gone:
+                return True
             much = clock.perf() - start > LONG_IMPORT_SECONDS
             for worker in self._workers:
                 worker.nudge()
@@ -242,6 +253,9 @@ class Delivery:
             await self._tried.wait()
         queue = self._queue
         if queue is None or not self._pump(queue):
+            return False
+        if queue.gone:
+            self._news.set()
             return False
         if hurry:
             with suppress(StorageError):

@@ -27,8 +27,8 @@ def _json_schema(spec: TelemetrySpec) -> str:
 
 
 def _pre_commit(spec: TelemetrySpec) -> str:
-    return f"""\
-# For .pre-commit-config.yaml: no commit without a {spec.meta.name} that passes.
+    return """\
+# For .pre-commit-config.yaml: no commit of a telemetry spec that does not pass.
 repos:
   - repo: local
     hooks:

@@ -320,6 +320,10 @@ class TelemetrySpec(Part, frozen=True, kw_only=True):
         return next((event for event in self.events if event.name == name and str(event.major) == version),
                     self.event(name))  # fmt: skip
 
+    def label(self, event: Event) -> str:
+        """What decisions call one of its events: see ``asked_for``."""
+        return event.name if event is self.event(event.name) else f"{event.name}@{event.major}"
+
     def sampling_rate(self, event: Event) -> float:
         """The share of ``event`` that is shared, 0 to 1."""
         return event.sampling.rate if event.sampling else self.config.default_sampling_rate

@@ -6,14 +6,14 @@ a generated file that differs from what its spec yields can fail a test.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from zlib import crc32
 
 import msgspec
 
 from .model import Event, TelemetrySpec
-from .property import BASE, LEVELS, Level, Property, bucket_labels
+from .property import BASE, LEVELS, MASK, Level, Property, bucket_labels
 
 _UUIDS = ("5f0c1e9a-7d43-4b6e-9c55-2a8e6f10b3d7", "0199f3c2-8a40-7c1d-b2e6-41d05a9f7e83")
 _EXAMPLES = {
@@ -43,6 +43,28 @@ def values(prop: Property) -> str:
         "version": "version, at most 40 characters",
     }[prop.type]
     return text if prop.max_items is None else f"up to {prop.max_items} of: {text}"
+
+
+def recorded(event: Event, name: str) -> str:
+    """Which values of a property are recorded, in words: of a masked one none is."""
+    return f"{MASK}: that it was there" if event.masks(name) else values(event.properties[name])
+
+
+def sampled(spec: TelemetrySpec, event: Event) -> str:
+    """Which of such events are shared, in words; empty where all are."""
+    told, rate = event.sampling, spec.sampling_rate(event)
+    conditions = told.conditions if told else ()
+    always = told.always if told else ()
+    if rate == 1 and not conditions:
+        return ""
+    text = "those" if rate == 1 else f"{100 * rate:.3g}% of {'those' if conditions else 'them'}"
+    if conditions:
+        text += f" where {_joined(' and ', conditions)}"
+    return f"{text}, and all where {_joined(' or ', always)}" if always else text
+
+
+def _joined(word: str, conditions: Sequence[str]) -> str:
+    return conditions[0] if len(conditions) == 1 else word.join(f"({each})" for each in conditions)
 
 
 def _range(prop: Property) -> str:
@@ -89,9 +111,9 @@ def markdown(spec: TelemetrySpec) -> str:
         f"<!-- Made {'by `make docs` ' if _is_core(spec) else ''}from the spec {spec.ref}. "
         f"Not to be edited by hand{': a test compares' if _is_core(spec) else ''}. -->",
         _wrapped(
-            f"{spec.meta.description} This page is made from the same file that every event is checked against, on your"
-            " machine before it is sent and by a server before it is stored: what is not in these tables is in no"
-            " event."
+            f"{_sentence(spec.meta.description)} This page is made from the same file that every event is checked"
+            " against, on your machine before it is sent and by a server before it is stored: what is not in these"
+            " tables is in no event."
         ),
         _wrapped(
             "Nothing at all is recorded before you say yes. Then you choose how much may be shared; each level adds to"
@@ -103,7 +125,7 @@ def markdown(spec: TelemetrySpec) -> str:
         "## In every event",
         _table(
             ("field", "values", "example", "what it is"),
-            (_row(name, prop, of=here) for name, prop in _base(spec).items()),
+            (_row(name, prop, here) for name, prop in _base(spec).items()),
         ),
         _wrapped(
             "`sampling_rate` is there only where not every event is shared. No address, no user name, no host name, no"
@@ -146,10 +168,20 @@ def _flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def _row(name: str, prop: Property, *more: str, of: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """``of``: examples that are not made from the type."""
-    shown = msgspec.json.encode((of or {}).get(name, example(name, prop))).decode()
-    return (f"`{name}`", *more, values(prop), f"`{shown}`", prop.description)
+def _row(name: str, prop: Property, of: Mapping[str, str]) -> tuple[str, ...]:
+    """A base field. ``of``: examples that are not made from the type."""
+    shown = msgspec.json.encode(of.get(name, example(name, prop))).decode()
+    return f"`{name}`", values(prop), f"`{shown}`", prop.description
+
+
+def _own_row(event: Event, name: str, level: Level) -> tuple[str, ...]:
+    prop = event.properties[name]
+    shown = msgspec.json.encode(_example(event, name)).decode()
+    return f"`{name}`", level.upper(), recorded(event, name), f"`{shown}`", prop.description
+
+
+def _example(event: Event, name: str) -> object:
+    return MASK if event.masks(name) else example(name, event.properties[name])
 
 
 def _own(event: Event, level: Level) -> list[str]:
@@ -165,7 +197,7 @@ def _levels(spec: TelemetrySpec) -> str:
     head = ("event", *(f"{level.upper()}{' adds' if number else ''}" for number, level in enumerate(LEVELS)),
             "stays with you")  # fmt: skip
     rows = (
-        (f"[`{event.name}`](#{event.name})", *(", ".join(names) or "–" for names in
+        (f"[`{spec.label(event)}`](#{spec.label(event)})", *(", ".join(names) or "–" for names in
          (*(_own(event, level) for level in LEVELS), _private(event))))
         for event in spec.events
     )  # fmt: skip
@@ -177,8 +209,8 @@ def _whole(spec: TelemetrySpec) -> list[str]:
     if event is None or not event.shared_at("minimal"):
         return []
     base = {name: prop for name, prop in _base(spec).items() if name != "sampling_rate"}
-    own = {name: event.properties[name] for name in _own(event, "minimal")}
-    body = {name: example(name, prop) for name, prop in {**base, **own}.items()}
+    body = {name: example(name, prop) for name, prop in base.items()}
+    body |= {name: _example(event, name) for name in _own(event, "minimal")}
     body.update(event=event.name, spec=spec.ref)
     text = msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
     return [
@@ -193,11 +225,11 @@ def _whole(spec: TelemetrySpec) -> list[str]:
 def _event(spec: TelemetrySpec, event: Event) -> list[str]:
     meaning = event.semantics
     why = f" Why it is collected: {_sentence(meaning.why)}" if meaning.why else ""
-    rate = spec.sampling_rate(event)
-    share = "Every one is shared" if rate == 1 else f"Of these, {100 * rate:.3g}% are shared, chosen by their ids"
-    rows = [_row(name, event.properties[name], level.upper()) for level in LEVELS for name in _own(event, level)]
+    some = sampled(spec, event)
+    share = f"Shared: {some}" if some else "Every one is shared"
+    rows = [_own_row(event, name, level) for level in LEVELS for name in _own(event, level)]
     blocks = [
-        f"## {event.name}",
+        f"## {spec.label(event)}",
         _wrapped(_sentence(meaning.what) + why),
         _wrapped(f"{share}. A server keeps it for at most {spec.retention_days(event)} days.") if rows
         else "None of it is ever shared.",
@@ -206,9 +238,8 @@ def _event(spec: TelemetrySpec, event: Event) -> list[str]:
         blocks.append(_table(("field", "from level", "values", "example", "what it is"), rows))
     if private := _private(event):
         blocks.append("Stays with you:")
-        blocks.append(
-            "\n".join(f"- `{name}` – {_flat(f'{prop.description} ({values(prop)})')}" for name, prop in private.items())
-        )
+        lines = (f"{prop.description} ({recorded(event, name)})" for name, prop in private.items())
+        blocks.append("\n".join(f"- `{name}` – {_flat(line)}" for name, line in zip(private, lines, strict=True)))
     return blocks
 
 

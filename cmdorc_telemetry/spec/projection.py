@@ -18,15 +18,17 @@ _encode = msgspec.json.Encoder().encode
 def project(
     shapes: Shapes, spec: str, event: str, body: bytes, *, level: Level | None = None, rename: Mapping[str, str] = {},
     withheld: frozenset[str] = frozenset(), wanted: Rule = EVERYTHING, version: int | None = None, subject: str = "",
+    anew: bool = False,
 ) -> bytes | None:  # fmt: skip
     """``body`` at ``level`` at most (None: as it is), as far as it is ``wanted``, with fields and event renamed. Pure.
 
-    ``withheld`` are fields that it must not have; ``subject`` is whom a share is taken by. None where nothing of the
-    event's own remains, or nothing that tells events apart, or where the spec has changed since and no longer allows a
-    value. A private body is passed without a level.
+    ``withheld`` are fields that it must not have; ``subject`` is whom a share is taken by; ``anew``: its spec may have
+    changed since it was made, so that nothing is taken for granted. None where nothing of the event's own remains, or
+    nothing that tells events apart, or where its spec no longer allows a value. A private body is passed without a
+    level.
     """
     if level is not None:
-        narrowed = _narrowed(shapes, (spec, event, version), body, level, withheld, subject)
+        narrowed = _narrowed(shapes, (spec, event, version), body, level, withheld, subject, anew)
         if narrowed is None:
             return None
         body = narrowed
@@ -52,14 +54,14 @@ def _renamed(payload: dict[str, Any], event: str, rename: Mapping[str, str]) -> 
 
 
 def _narrowed(
-    shapes: Shapes, kind: Kind, body: bytes, level: Level, withheld: frozenset[str], subject: str
+    shapes: Shapes, kind: Kind, body: bytes, level: Level, withheld: frozenset[str], subject: str, anew: bool
 ) -> bytes | None:  # fmt: skip
     spec, event, version = kind
     withheld |= shapes.expired(kind)
     if not withheld.isdisjoint(FIXED):
         return None
     # Inside of a string its quotes would be escaped: it is the field.
-    clean = not any(f'"{name}":'.encode() in body for name in withheld)
+    clean = not anew and not any(f'"{name}":'.encode() in body for name in withheld)
     if clean and _LEVEL[level] in body:  # mostly it is the level that is asked for
         return body if shapes.shared(spec, event, level, withheld, version) is not None else None
     try:

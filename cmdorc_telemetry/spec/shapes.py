@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from .model import Event, TelemetrySpec
 from .property import BASE, LEVELS, MASK, Level, Property, ValueType, bucket_labels
@@ -204,8 +205,13 @@ class Shapes:
 
     def _make(self) -> None:
         specs = self._specs if self._today is None else [spec.in_force(self._today) for spec in self._specs]
-        # Of two versions of a spec with the same `ref`, the last one that declares an event has the say.
-        self._events = {(spec.ref, event.name, event.major): (spec, event) for spec in specs for event in spec.events}
+        self._events: dict[tuple[str, str, int], tuple[TelemetrySpec, Event]] = {}
+        for spec in specs:
+            for event in spec.events:
+                found = self._events.get((spec.ref, event.name, event.major))
+                # Of those that bodies cannot tell apart the last one has the say, but for what another keeps back.
+                whole = event if found is None else _kept_back(event, found[1])
+                self._events[spec.ref, event.name, event.major] = spec, whole
         self._latest = {(ref, name): found for (ref, name, _), found in sorted(
             self._events.items(), key=lambda each: each[0][2])}  # fmt: skip
         self._expired: dict[Kind, frozenset[str]] = {}
@@ -275,6 +281,18 @@ class Shapes:
             found = self.event(ref, name, version) if self.shared(ref, name, level, withheld, version) else None
             self._readers[key] = CapturedReader(found[1], level, withheld) if found else None
         return self._readers[key]
+
+
+def _kept_back(event: Event, other: Event) -> Event:
+    """``event``, sharing nothing that ``other`` would not: what was captured by that one looks the same."""
+    properties = dict(event.properties)
+    for name in properties.keys() & other.properties.keys():
+        prop, less = properties[name], other.properties[name]
+        if less.audience == "private" and prop.audience == "shared":
+            properties[name] = replace(prop, audience="private")
+        elif LEVELS.index(less.level) > LEVELS.index(prop.level):
+            properties[name] = replace(prop, level=less.level)
+    return event if properties == event.properties else replace(event, properties=properties)
 
 
 def lower(first: Level | None, second: Level | None) -> Level | None:

@@ -110,14 +110,19 @@ class SpoolFile:
         """Close the connection; everything committed stays."""
         self._db.close()
 
+    @property
+    def gone(self) -> bool:
+        """Whether it was moved or deleted: by an opt-out, or by somebody who found it damaged."""
+        try:
+            return os.stat(self.path).st_ino != self._inode
+        except OSError:
+            return True
+
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """One transaction. Raises StorageError where the disk refuses it; then nothing of it happened."""
-        try:
-            if os.stat(self.path).st_ino != self._inode:
-                raise FileNotFoundError("another file has its name")
-        except OSError as fault:  # opt-out, or somebody who found it damaged: what is written now would be lost
-            raise StorageError(f"{self.path} was moved or deleted: {fault}") from fault
+        if self.gone:  # what is written now would be lost
+            raise StorageError(f"{self.path} was moved or deleted")
         with self._transaction("IMMEDIATE"):
             yield self._db
 

@@ -31,8 +31,8 @@ class Recorded(Properties):
         self.shared = None if shared is None else Properties(row.event, row.spec, msgspec.json.decode(shared))
         """What of it may leave the machine for somebody else, at most; None where nothing may."""
         self.withheld = withheld
-        """Why nothing of it may leave: ``consent``, ``level``, ``sampling``, or ``invalid``; empty where something may.
-        """
+        """Why nothing of it may leave: ``consent``, ``level``, ``undeclared``, ``sampling`` or ``invalid``; empty where
+        something may."""
 
 
 class Reader:

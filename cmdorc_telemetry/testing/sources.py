@@ -18,7 +18,7 @@ def registry_of(sources: Iterable[Source]) -> TelemetryRegistry:
     registry = TelemetryRegistry()
     for source in sources:
         for spec, where in _specs(source):
-            if not any(spec.ref == other.ref for other in registry):
+            if registry.get(spec.meta.name, spec.meta.version) is None:
                 registry.register(spec, where)
     return registry
 

@@ -36,9 +36,9 @@ def _event(facts: Facts, event: EventFacts) -> Markup:
     shared = sum(field.state == "shared" for field in event.fields)
     count = f"{shared} of {plural(len(event.fields), 'field')} shared" if on else plural(len(event.fields), "field")
     title = code(event.name) if event.name else "Every event"
-    rate = f" {event.rate:.0%} of these events are shared." if event.rate < 1 else ""
+    some = f" Shared: {event.sampled}." if event.sampled else ""
     kept = f" A server may keep it for {plural(event.days, 'day')}." if event.days else ""
-    about = f"{event.what}. {event.why}.{kept}{rate}" if event.name else "What all events carry beside their own."
+    about = f"{event.what}. {event.why}.{kept}{some}" if event.name else "What all events carry beside their own."
     head = ("Field", "What it is", "Your newest value", "Goes to", "State") if on else ("Field", "What it is", "Shared")
     rows = [(_live if on else _possible)(field) for field in event.fields]
     return html.details(

@@ -63,8 +63,8 @@ class EventFacts(Struct, frozen=True, kw_only=True):
     why: str = ""
     days: int = 0
     """How long a server may keep it; 0 where that is said elsewhere."""
-    rate: float = 1.0
-    """The share of such events that is shared."""
+    sampled: str = ""
+    """Which of such events are shared, in words; empty where all are."""
     fields: tuple[FieldFacts, ...]
 
 

@@ -79,6 +79,12 @@ def test_a_name_must_be_fit_for_paths_and_variables(name: str) -> None:
         made(name=name)
 
 
+@pytest.mark.parametrize("name", ["CMDORC", "Cmdorc"])
+def test_what_an_operator_says_of_cmdorc_is_said_of_nobody_else(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^Application: name: found .*; expected a name that is not cmdorc's$"):
+        made(name=name)
+
+
 @pytest.mark.parametrize("specs", [(), "acme.telemetry.toml", CORE])
 def test_it_has_a_spec_at_least(specs: Any) -> None:
     with pytest.raises(

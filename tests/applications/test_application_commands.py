@@ -44,6 +44,11 @@ def shares(acme: Acme, server: FaultServer) -> None:
     acme.config(f'[telemetry]\nplugins = ["http"]\nendpoint = "{server.endpoint}"\n')
 
 
+def test_a_spec_without_events_has_none_to_show(acme: Acme) -> None:
+    acme.spec_file.write_text('[meta]\nname = "acme.app"\n')
+    assert "acme.app: events: it declares none" in acme("show-payload", code=2).output
+
+
 def test_the_help_speaks_of_the_application(acme: Acme) -> None:
     shown = acme("--help").stdout
     assert shown.startswith("Usage: acme telemetry [OPTIONS] COMMAND [ARGS]...")
@@ -98,6 +103,36 @@ def test_a_person_is_shown_the_applications_own_fields_and_asked(
     assert list(consent.grants) == ["acme.app"]
     assert consent.grants["acme.app"].share.value == "standard"
     assert acme.home.consent.read_text().startswith("# Written by `acme telemetry`.")
+
+
+VERSIONS = """
+[[events]]
+name = "acme.page"
+version = "2.0.0"
+semantics = { what = "A page was shown" }
+[events.properties]
+pages = { type = "count" }
+links = { type = "count" }
+"""
+
+
+def test_every_version_of_an_event_is_shown_before_a_yes_to_it(acme: Acme) -> None:
+    acme.spec_file.write_text(acme.spec_file.read_text().replace("pages = ", "older = ") + VERSIONS)
+    shown = acme("opt-in", "--level", "standard", "--yes").stderr
+    _, earlier, latest = re.split(r"^acme\.page(?=@1  A page|  A page)", shown, flags=re.MULTILINE)
+    assert [re.findall(r"^  (\w+) +0$", part, re.MULTILINE) for part in (earlier, latest)] == [
+        ["older"], ["pages", "links"]
+    ]  # fmt: skip
+    consent = load_consent(acme.home)
+    assert consent is not None
+    agreed = {key for key in consent.grants["acme.app"].fields if key.startswith("acme.page")}
+    assert agreed == {"acme.page@1/older", "acme.page/pages", "acme.page/links"}
+    page = acme("view", "-o", "-").stdout
+    assert page.count("acme.page@1</code></h3>") == 1
+    fields = page.partition("acme.page@1</code></h3>")[2]
+    assert fields.index("older") < fields.index("may be shared") < fields.index("links")
+    acme.spec_file.write_text(acme.spec_file.read_text().replace("older = ", "oldest = "))
+    assert "acme.page@1/oldest" in acme("review", "--yes").stderr
 
 
 def test_alone_it_stays_on_this_machine(acme: Acme, terminal: Callable[..., Terminal]) -> None:

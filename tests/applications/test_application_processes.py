@@ -384,6 +384,25 @@ def test_a_program_that_saw_a_no_records_again_after_a_yes(acme: Acme, monkeypat
     assert [body["pages"] for body in keeper.kept] == [1]  # it ended with the no
 
 
+def test_a_program_that_missed_a_no_delivers_under_the_yes_after_it(acme: Acme) -> None:
+    """It never looked between the two, and its spool is gone."""
+    acme.opt_in("--level", "standard")
+    keeper = Keeper()
+    telemetry = acme.start(reporters=[keeper])
+    assert telemetry.track("acme.page", {"pages": 1})
+    assert telemetry.flush(LONG)
+    acme("opt-out")
+    acme.opt_in("--level", "standard")
+    assert not telemetry.flush(LONG)  # what it had is gone
+    until(lambda: telemetry.flush(LONG), "another spool")
+    assert telemetry.track("acme.page", {"pages": 2})
+    assert telemetry.flush(LONG)
+    telemetry.close()
+    assert [body["pages"] for body in acme.stored()] == [2]
+    assert acme.stored()[0]["anonymous_install_id"] == acme.home.install_id.read_text().strip()
+    assert [body["pages"] for body in keeper.kept] == [1]
+
+
 def test_core_is_only_there_for_cmdorc(acme: Acme) -> None:
     acme.opt_in()
     telemetry = acme.start()

@@ -197,7 +197,9 @@ def test_a_yes_is_to_every_spec_of_this_home(machine) -> None:
     (machine.home.root / "till.toml").write_text(spec)
     shown = machine("opt-in", "--level", "standard", "--yes").stderr
     assert (
-        "The shop  shop, of @shop, @till\n\npaid  Somebody paid\n  Kept     at most 1 day\n  Sampled  25% of them\n"
+        "The shop  shop, of @shop, @till\n\npaid@1  Somebody paid\n  Kept     at most 1 day\n  Sampled  25% of them\n"
+        "  To       nobody yet\n  Here     none yet, a sample\n\n  duration_ms  0\n      whole number, 0 or more\n\n"
+        "paid  Somebody paid\n  Kept     at most 1 day\n  Sampled  25% of them\n"
         "  To       nobody yet\n  Here     none yet, a sample\n\n  amount  0\n      whole number, 0 or more\n" in shown
     )
     assert "\ntill  till\n" in shown
@@ -206,7 +208,7 @@ def test_a_yes_is_to_every_spec_of_this_home(machine) -> None:
     assert set(consent.grants) == {CORE_SPEC, "shop", "till"}
     assert {(each.record, each.share) for each in consent.grants.values()} == {(True, TelemetryLevel.STANDARD)}
     assert "paid/amount" in consent.grants["shop"].fields
-    assert "paid/duration_ms" not in consent.grants["shop"].fields
+    assert "paid@1/duration_ms" in consent.grants["shop"].fields
     machine("disable", "shop")
     machine.opt_in("--level", "minimal")
     assert decided(machine).grants["shop"].share is TelemetryLevel.MINIMAL  # no more than to what was shown

@@ -500,6 +500,30 @@ def test_nothing_where_sampling_says_so(machine) -> None:
     )
 
 
+CHOSEN = SHOP.replace(
+    '"name": "basket_filled",', '"name": "basket_filled", "sampling": {"rate": 1, "conditions": ["items > 5"]},'
+)
+
+
+@pytest.mark.parametrize(
+    ("items", "held"),
+    [(3, "sampling shares only those that meet its conditions, and not this one"),
+     (6, "masker, which anonymizes, held it back")],
+)  # fmt: skip
+def test_nothing_where_a_condition_does_not_hold(machine, items: int, held: str) -> None:
+    assert CHOSEN != SHOP
+    machine.plugin("shop", CHOSEN)
+    machine.plugin("masker", BROKEN)
+    machine.config('[telemetry]\nplugins = ["shop", "masker"]\n[telemetry.to.board]\nplugin = "x"\n'
+                   'audience = "private"\n')  # fmt: skip
+    machine.opt_in()
+    save_decision(machine.home, {"shop": Grant(True, TelemetryLevel.STANDARD)})
+    program = machine.program()
+    assert program.track("basket_filled", {"items": items})
+    program.close()
+    assert why(machine, "basket_filled") == f"basket_filled: nothing of it is shared: {held}"
+
+
 @pytest.mark.parametrize(
     ("plugins", "held"),
     [(["masker"], "masker, which anonymizes, held it back"),

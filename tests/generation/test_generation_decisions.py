@@ -151,6 +151,7 @@ def test_the_users_own_file_lowers_in_a_running_program(machine: Machine) -> Non
     program = with_waiting(machine, 1)
     machine.configure(more='level = "minimal"\n')
     until(lambda: (machine.stored()[1][2] or {}).get("level") == "minimal", "narrowing")
+    machine.noticed(program, "minimal")
     machine.configure()
     machine.noticed(program, "debug")
     program.run(2)

@@ -21,7 +21,7 @@ from cmdorc_telemetry.application import Application
 from cmdorc_telemetry.errors import ConfigError, SpecError, TelemetryViolation
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.results import Result
-from cmdorc_telemetry.spec import TelemetryRegistry, load_spec
+from cmdorc_telemetry.spec import TelemetryRegistry, load_spec, parse_toml
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.testing import Sandbox
 
@@ -441,3 +441,14 @@ def test_as_a_fixture_of_a_plugin(tmp_path: Path, spec: Path) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["cmdorc_telemetry.testing.fixtures"]\n')
     (tmp_path / "test_shop.py").write_text(code, encoding="utf-8")
     assert "3 passed, 1 error" in pytest_in(tmp_path)
+
+
+def test_versions_of_a_spec_may_stand_side_by_side() -> None:
+    first = SPEC.replace('name = "acme.shop"', 'name = "acme.shop"\nversion = "1.0.0"')
+    second = '[meta]\nname = "acme.shop"\nversion = "1.1.0"\n' + SPEC[SPEC.index('[[events]]\nname = "acme.visit"') :]
+    second = second[: second.index("[[operations]]")].replace("acme.visit", "acme.left")
+    application = Application("acme", "1", (parse_toml(first, "first"), parse_toml(second, "second")))
+    with Sandbox(application) as sandbox:
+        assert sandbox.tracker.track_now("acme.visit", None, {"pages": 1})
+        assert sandbox.tracker.track_now("acme.left", None, {"pages": 2})
+        assert [sandbox.recorded(name) for name in ("acme.visit", "acme.left")] == [[{"pages": 1}], [{"pages": 2}]]

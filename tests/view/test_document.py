@@ -70,8 +70,8 @@ def test_long_values_and_parts_of_events_are_said() -> None:
     field = FieldFacts(
         name="f", about="A field", kind="text", value="x" * 500, level="minimal", state="shared", goes=("a",)
     )
-    event = EventFacts(name="e", what="It was", why="To know", days=1, rate=0.25, fields=(field,))
+    event = EventFacts(name="e", what="It was", why="To know", days=1, sampled="25% of them", fields=(field,))
     text = page(facts(events=(event,)))
     assert f"{'x' * 120}…</bdi>" in text
-    assert "It was. To know. A server may keep it for 1 day. 25% of these events are shared." in text
+    assert "It was. To know. A server may keep it for 1 day. Shared: 25% of them." in text
     assert "1 kind of events, and nothing else." in text
