@@ -52,10 +52,13 @@ class Application(_Fields):
         if not (name[:1].isalpha() and len(name) <= 64 and _SIGNS.issuperset(name)):
             raise ConfigError("Application", "name", f"found {name!r}",
                               "a letter, then at most 63 letters, digits and . _ + -")  # fmt: skip
-        if name != "cmdorc" and name.lower() == "cmdorc":  # its variables, and on many disks its home, would be cmdorc's
+        if name != "cmdorc" and name.lower() == "cmdorc":  # its variables would be cmdorc's
             raise ConfigError("Application", "name", f"found {name!r}", "a name that is not cmdorc's")
         if not specs or isinstance(specs, str | Path):
             raise ConfigError("Application", "specs", f"found {specs!r}", "a tuple of specs, or of their files")
+        for number, each in enumerate(specs):
+            if not isinstance(each, str | Path) and not hasattr(each, "meta"):
+                raise ConfigError("Application", f"specs[{number}]", f"found {each!r}", "a spec, or its file")
         return super().__new__(
             cls, name, version, tuple(Path(each) if isinstance(each, str) else each for each in specs),
             None if home is None else Path(home), command or f"{name} telemetry", tuple(project_files),

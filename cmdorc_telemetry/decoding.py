@@ -69,6 +69,8 @@ def _explain(message: str, data: Any, type_: Any, where: object, key: str, error
         for theirs, ours in _WORDS:
             types = types.replace(theirs, ours)
         return error(where, key, f"found {_show(value)}", types + expected["bounds"])
+    if text == "Invalid RFC3339 encoded date":
+        return error(where, key, f"found {_show(value)}", "a date, such as 2030-12-31")
     return error(where, key, text)
 
 

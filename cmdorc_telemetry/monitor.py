@@ -53,8 +53,17 @@ class ThresholdAnomaly(NamedTuple):
     """What the spec says is to be done; ``log`` was done."""
 
     def __str__(self) -> str:
+        return f"{self.event}: {self.metric} is {self.value:g}, {self._side}"
+
+    @property
+    def without_value(self) -> str:
+        """What a log may hold, which is read by others than the value is for."""
+        return f"{self.event}: {self.metric} is {self._side}"
+
+    @property
+    def _side(self) -> str:
         side = "below" if self.bound == "min" else "above"
-        return f"{self.event}: {self.metric} is {self.value:g}, {side} {self.limit:g} (event {self.sample_count})"
+        return f"{side} {self.limit:g} (event {self.sample_count})"
 
 
 def crossings(thresholds: Iterable[Threshold], values: Mapping[str, Any]) -> Iterator[Crossing]:
@@ -129,7 +138,7 @@ class TelemetryAnomalyMonitor:
 
     def _tell(self, anomaly: ThresholdAnomaly) -> None:
         if "log" in anomaly.actions:
-            log.info("%s", anomaly)
+            log.info("%s", anomaly.without_value)
         if self._on_anomaly is None:
             return
         try:

@@ -18,7 +18,9 @@ from functools import cached_property
 from itertools import count
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from . import clock
 from .bounds import EXIT_SECONDS, PATIENCE_SECONDS
@@ -292,6 +294,8 @@ class Recorder:
     def flush(self, timeout: float) -> bool:
         """Import and send all there is, also after ``close``. Whether nothing waits any more."""
         deadline = clock.monotonic() + timeout
+        if sys.is_finalizing():  # no thread begins or goes on: what one holds, such as an import, it holds for ever
+            return False
         if tied():
             self._hand_over()
             return False
@@ -373,7 +377,7 @@ def _ending() -> bool:
     return not threading.main_thread().is_alive() or getattr(threading, "_SHUTTING_DOWN", False)
 
 
-class _LastLook(NamedTuple):
+class _LastLook(Struct, frozen=True):
     """Whether a sender is to be left behind for a home: looked at when the process ends."""
 
     root: Path

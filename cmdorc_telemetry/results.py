@@ -16,7 +16,7 @@ class Result(Enum):
     CAPTURED = "captured"
     """It is recorded, as far as its spec allows."""
     WITHHELD = "withheld"
-    """It is not: telemetry is off, nobody agreed to its spec, or it lacks what it requires."""
+    """It is not: telemetry is off, nobody agreed to its spec, it has expired, or it lacks what it requires."""
     UNKNOWN = "unknown"
     """No spec declares such an event."""
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import OperationError, TelemetryError, TelemetryViolation, told
+from .errors import ConfigError, OperationError, TelemetryError, TelemetryViolation, told
 from .forks import on_fork
 from .results import Reason, Result, Violation
 from .telemetry import Telemetry
@@ -61,9 +61,9 @@ class TelemetryTracker:
     ) -> TelemetryTracker:  # fmt: skip
         """Telemetry and a tracker in one line. ``providers`` are reporters beside the destinations that users have.
 
-        A registry stands for an application that is called like its first spec.
+        A registry stands for an application that is called like its first spec. Raises ConfigError.
         """
-        telemetry = Telemetry.start(application_of(source), reporters=tuple(providers), environ=environ)
+        telemetry = Telemetry.start(application_of(source), reporters=_reporters(providers), environ=environ)
         return cls(telemetry, strict=strict, on_violation=on_violation, anomaly_monitor=anomaly_monitor)
 
     def forked(self) -> None:
@@ -259,11 +259,27 @@ class _Watching:
             self._monitor.observe(event, own)
 
 
+def _reporters(providers: Iterable[object]) -> tuple[TelemetryReporter, ...]:
+    found = []
+    for number, each in enumerate(providers):
+        from .reporter import TelemetryReporter  # whoever has one has imported it
+
+        if not isinstance(each, TelemetryReporter):
+            raise ConfigError("TelemetryTracker.start", f"providers[{number}]", f"found {type(each).__name__}",
+                              "a TelemetryReporter")  # fmt: skip
+        found.append(each)
+    return tuple(found)
+
+
 def application_of(source: Application | TelemetryRegistry) -> Application:
     """The application that a registry stands for: it is called like its first spec."""
     from .application import Application
 
     if isinstance(source, Application):
         return source
+    from .spec import TelemetryRegistry
+
+    if not isinstance(source, TelemetryRegistry):
+        raise ConfigError("TelemetryTracker.start", "", f"found {source!r}", "an Application, or a TelemetryRegistry")
     specs = tuple(source)
     return Application(specs[0].meta.name.removesuffix(".telemetry") if specs else "unnamed", specs=specs)

@@ -118,7 +118,7 @@ def test_an_anomaly_is_logged_where_its_spec_says_so(caplog: pytest.LogCaptureFi
         TelemetryAnomalyMonitor().observe(event(SLOW, actions=["alert"]), {"ms": 2000})
         assert caplog.messages == []
         TelemetryAnomalyMonitor().observe(event(SLOW, actions=["log"]), {"ms": 2000})
-    assert caplog.messages == ["run: ms is 2000, above 1000 (event 1)"]
+    assert caplog.messages == ["run: ms is above 1000 (event 1)"], "what it is may be private"
 
 
 def test_what_is_counted_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

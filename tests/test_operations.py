@@ -494,13 +494,16 @@ def test_a_block_may_be_left_in_another_context_than_it_was_entered_in() -> None
     assert copy_context().run(left_elsewhere) == 1, "what is over is not remembered"
 
 
-def test_what_goes_wrong_with_telling_is_nobodys_exception(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("fault", [RuntimeError("secret text"), SystemExit("secret text")])
+def test_what_goes_wrong_with_telling_is_nobodys_exception(
+    caplog: pytest.LogCaptureFixture, fault: BaseException
+) -> None:
     class Broken:
         def emit(self, event: str, version: Any, properties: Mapping[str, Any]) -> None:
-            raise RuntimeError("secret text")
+            raise fault
 
     with Tracked(Broken(), OPERATION):
         pass
     (record,) = caplog.records
-    assert record.getMessage().startswith("what became of an operation could not be told: RuntimeError at")
+    assert record.getMessage().startswith(f"what became of an operation could not be told: {type(fault).__name__} at")
     assert "secret" not in record.getMessage()

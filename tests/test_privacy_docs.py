@@ -30,6 +30,7 @@ PROMISES = (
     "A project that asks causes one line on standard error",
     "Nobody is asked in CI or without a terminal; the default is no",
     "Consent is to the fields that were shown; more waits, less does not",
+    "What waits to be sent shrinks with its spec",
     "Consent is to the destinations that were shown",
     "Other specs have a consent of their own",
     "DEBUG asks for itself, and `--yes` is no answer",

@@ -194,6 +194,8 @@ BROKEN: list[tuple[str, str]] = [
     (with_property("type = 'bool'\nmax = 1"), f"{AMOUNT}: type 'bool' takes no 'max'"),
     (with_property("type = 'bool'\nreplaced_by = 'cents'"),
      f"{AMOUNT}: found 'replaced_by' 'cents'; expected 'deprecated' or 'expires' beside it"),
+    (with_property("type = 'bool'\nexpires = 'soon'"),
+     f"{AMOUNT}.expires: found 'soon'; expected a date, such as 2030-12-31"),
     (with_property("type = 'hash'\npattern = '.*'"), f"{AMOUNT}: type 'hash' takes no 'pattern'"),
     (with_property("type = 'count'\nmembers = ['a']"), f"{AMOUNT}: type 'count' takes no 'members'"),
     (with_property("type = 'enum'\nmembers = ['a']\nedges = [1]"), f"{AMOUNT}: type 'enum' takes no 'edges'"),

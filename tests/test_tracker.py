@@ -38,7 +38,7 @@ from cmdorc_telemetry.spec import MASK, Outcome, parse_toml
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.tracker import MOST_COUNTED
 
-from .acme import SPEC, Acme, Frame
+from .acme import SPEC, Acme, Frame, Keeper
 from .agreement import agree
 
 
@@ -507,7 +507,12 @@ async def test_strict_raises_with_the_path_also_where_telemetry_is_off(
     assert acme.frames() == []
 
 
-VERSIONLESS: list[Any] = [Raises(), Ends(), OfRaisingClass(), True, 10**400, "x" * 10**6]
+class EndsWhenLookedUp:
+    def __hash__(self) -> int:
+        raise SystemExit("a secret")
+
+
+VERSIONLESS: list[Any] = [Raises(), Ends(), EndsWhenLookedUp(), OfRaisingClass(), True, 10**400, "x" * 10**6]
 
 
 @pytest.mark.parametrize("number", range(len(VERSIONLESS)))
@@ -592,6 +597,23 @@ def test_lenient_and_off_it_loads_nothing_and_writes_nothing(tmp_path: Path) -> 
 # -- threads and children ----------------------------------------------------------------------------------------------
 
 
+def test_a_signal_may_come_while_a_violation_is_counted(acme: Acme) -> None:
+    """Its handler runs in the thread that is counting, and may track."""
+    tracker, monitor = acme.tracker(), TelemetryAnomalyMonitor()
+
+    def interrupted() -> None:
+        with tracker._lock, monitor._lock:
+            tracker.track_now("acme.signup", 1, {"plan": "free", "a": 1})
+            monitor.observe(acme.spec.events[0], {"seconds": 1})
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert tracker.violations == {("acme.signup", "a", "undeclared"): 1}
+    tracker.close()
+
+
 def test_threads_may_share_a_tracker(acme: Acme) -> None:
     seen: list[object] = []
     monitor = TelemetryAnomalyMonitor(seen.append)
@@ -615,6 +637,28 @@ def test_threads_may_share_a_tracker(acme: Acme) -> None:
     tracker.close()
     with closing(Spool(acme.home.spool, reading=True)) as spool:
         assert spool.ledger()["history"].recorded == 1600
+
+
+def test_whatever_is_asked_while_the_interpreter_ends_nobody_waits(tmp_path: Path) -> None:
+    acme = Acme(tmp_path)
+    program = textwrap.dedent(f"""
+        import pathlib, sys
+        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+        from tests.acme import Acme, Keeper
+        tracker = Acme(pathlib.Path({str(tmp_path)!r}), level=None).tracker(Keeper())
+        tracker.track_now("acme.signup", 1, {{"plan": "free"}})
+        class Last:
+            def __del__(self, write=sys.stdout.write, flush=sys.stdout.flush):
+                tracker.track_now("acme.signup", 1, {{"plan": "pro"}})
+                tracker.close()
+                write(str(tracker.flush(0.1)))
+                flush()
+        sys.modules["last"] = Last()  # it goes when Python empties the modules
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    assert done.stdout == "False", "no thread begins any more: whoever waited for it would wait for ever"
+    assert done.stderr == ""
+    assert sorted(frame.own["plan"] for frame in acme.frames()) == ["free", "pro"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -741,6 +785,38 @@ def test_what_is_emitted_under_a_name_that_nobody_knows_is_counted(acme: Acme, t
 
 
 # -- in one line, and the end ------------------------------------------------------------------------------------------
+
+
+class Sender:
+    """A provider in another project's form."""
+
+    async def send(self, dispatch: object) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("source", "providers", "said"),
+    [
+        ("acme.telemetry.toml", (),
+         "TelemetryTracker.start: found 'acme.telemetry.toml'; expected an Application, or a TelemetryRegistry"),
+        (None, (Keeper(), Sender()),
+         "TelemetryTracker.start: providers[1]: found Sender; expected a TelemetryReporter"),
+    ],
+)  # fmt: skip
+def test_what_it_is_started_with_is_checked_at_once(tmp_path: Path, source: Any, providers: Any, said: str) -> None:
+    acme = Acme(tmp_path)
+    with pytest.raises(ConfigError) as raised:
+        TelemetryTracker.start(source or acme.application, providers=providers, environ=acme.environ)
+    assert str(raised.value) == said
+
+
+def test_of_a_bucket_it_says_that_numbers_are_right(tmp_path: Path) -> None:
+    bucket = 'size = { type = "bucket", edges = [10, 100] }\nseconds ='
+    tracker = Acme(tmp_path, SPEC.replace("seconds =", bucket, 1)).tracker(strict=True)
+    assert tracker.track_now("acme.signup", 1, {"plan": "pro", "size": 12})
+    with pytest.raises(TelemetryViolation, match="size: found str; expected a number, or its range: <10, 10-100, "):
+        tracker.track_now("acme.signup", 1, {"plan": "pro", "size": "12"})
+    tracker.close()
 
 
 def test_a_registry_stands_for_an_application(tmp_path: Path) -> None:

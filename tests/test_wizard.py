@@ -246,7 +246,7 @@ def test_another_answer_changes_what_hangs_on_it(path: str, answer: Any, gone: d
     ("events.0.retention.days", 1.5, "found 1.5; expected a whole number, 1 to 1,000,000,000"),
     ("events.0.properties.0.name", "os", "'os' is a field that every event has; expected another name"),
     ("events.0.properties.0.members", [], "found no word; expected at least one"),
-    ("events.0.properties.0.members", ["a", "a"], "found a word twice; expected each once"),
+    ("events.0.properties.0.members", ["a", "a"], "found 'a' twice; expected each once"),
     ("events.0.properties.0.members", ["other"], "found 'other', which every enum has; expected it left out"),
     ("events.0.properties.1.name", "plan", "'plan' is there already; expected another name"),
     ("events.0.properties.1.min", None, "found nothing; expected a number"),

@@ -204,6 +204,8 @@ def expected(prop: Property) -> str:
     """Which values a property may have, in words."""
     from ..spec.outputs import values
 
+    if prop.type == "bucket":
+        return values(prop).replace("<", "a number, or its range: <", 1)
     matches = f" that matches {prop.pattern}" if prop.pattern else ""
     return values(prop) + matches
 

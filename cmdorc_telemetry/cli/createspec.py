@@ -62,6 +62,9 @@ def _taken(path: Path, *, force: bool) -> tuple[str, str] | None:
     """Why a spec cannot be written to ``path``, and what would be right; None where it can be."""
     if not force and os.path.lexists(path):
         return f"{path} is there already; nothing was written", "another name, or --force"
+    if path.suffix == ".json":
+        named = f"one such as {path.with_suffix('')}.telemetry.toml"
+        return f"{path} is called like JSON, and TOML is written; nothing was", named
     if not path.parent.is_dir():
         return f"there is no directory {path.parent}; nothing was written", "one that is there"
     return None

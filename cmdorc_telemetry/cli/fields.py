@@ -23,12 +23,14 @@ class Shown:
     event: Event
     body: bytes
     row: Row | None
-    """Where it is stored; None for a sample."""
+    """Where it is stored; None for a sample, and for one that the history has."""
     to: DestinationConfig | None
     """The destination it is for; None for all that it is shared with, or the history."""
     private: bool
     wire: bytes
     """What the destination's reporter makes of the body, and sends where the event is alone; else the body itself."""
+    kept: str = ""
+    """Of what moment it is, where the history has it, and the spool no more."""
 
 
 def lay_out(machine: Machine, shown: Shown, about: str) -> None:

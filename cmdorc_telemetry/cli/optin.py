@@ -80,7 +80,9 @@ def _configured(machine: Machine) -> TelemetryLevel:
 def _local_first(screen: Screen, machine: Machine) -> bool:
     from .offer import ask, show_destinations
 
-    screen.below(0, ("On this machine only", "bold"), ": statistics of your own runs. Nothing is shared with anybody.")
+    of = machine.application
+    what = "your own runs" if of.is_cmdorc else f"your use of {of.name}"
+    screen.below(0, ("On this machine only", "bold"), f": statistics of {what}. Nothing is shared with anybody.")
     show_destinations(screen, machine, local=True)
     screen.line()
     return ask("Record on this machine only?")

@@ -16,7 +16,7 @@ from ..errors import ConfigError, PluginError, TelemetryError, nearest
 from .machine import Machine
 from .stats import note_running
 from .waiting import answer_line, declined
-from .wording import moment
+from .wording import moment, moment_of
 
 if TYPE_CHECKING:
     from ..config import DestinationConfig
@@ -44,15 +44,15 @@ def show_payload(event: str | None, to: str | None) -> None:
     destination = names.get(to) if to is not None else None
     private = to == HISTORY or (destination is not None and destination.audience == "private")
     row, live = _newest(machine, event, destination, private) if machine.recording else (None, 0)
-    if row is None:
-        shown = _sample(machine, event or machine.usual_event, destination, private)
-    else:
+    shown = _kept(machine, event) if row is None and to == HISTORY and machine.recording else None
+    sample = row is None and shown is None
+    if row is not None:
         shown = stored(machine, row, destination, private)
-    show(machine, shown)
+    show(machine, shown or _sample(machine, event or machine.usual_event, destination, private))
     if destination is not None and destination.name in machine.missing:
         click.echo(f"The reporter of {to} is not there: this is the body that it would be given.", err=True)
-    if row is None:
-        why = "nothing of it is stored" if machine.recording else "telemetry is off"
+    if sample:
+        why = "none of it waits to be sent" if machine.recording else "telemetry is off"
         click.echo(f"This is a sample, with placeholder ids: {why}.", err=True)
     note_running(live)
 
@@ -84,6 +84,21 @@ def _newest(
         machine.fill_history(spool)  # after which the spool may have no more use for them
         stored = [row for row in rows if row is not None]
         return max(stored, key=lambda row: row.at, default=None), len(machine.segments(spool).live)
+
+
+def _kept(machine: Machine, event: str | None) -> Shown | None:
+    """The newest event that the history has: once it is there, the spool may have no more use for it."""
+    from ..insights import newest_bodies
+    from .fields import Shown
+
+    find = machine.pipeline.registry.find_event
+    bodies = newest_bodies(machine.home.history)
+    kept = [(str(json.loads(body)["timestamp"]), body, found) for name, body in bodies.items()
+            if event in (None, name) and (found := find(name)) is not None]  # fmt: skip
+    if not kept:
+        return None
+    at, body, found = max(kept, key=lambda each: each[0])
+    return Shown(*found, body, None, None, True, body, kept=at)
 
 
 def stored(machine: Machine, row: Row, to: DestinationConfig | None, private: bool) -> Shown:
@@ -184,5 +199,5 @@ def _about(machine: Machine, shown: Shown) -> str:
     else:
         shared = [to.name for to in pipeline.allowed if to.audience == "shared"]
         whom = f"to {', '.join(shared)} (shared)" if shared else "to nobody: no destination is shared with"
-    when = moment(shown.row.at) if shown.row is not None else "sample"
+    when = moment(shown.row.at) if shown.row is not None else moment_of(shown.kept) if shown.kept else "sample"
     return f"{when} · {len(shown.wire):,} bytes · {whom}"

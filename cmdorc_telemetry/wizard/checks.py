@@ -64,7 +64,8 @@ def are_members(answer: list[str]) -> str:
         return "found no word; expected at least one"
     if "other" in answer:
         return "found 'other', which every enum has; expected it left out"
-    return "found a word twice; expected each once" if len(set(answer)) < len(answer) else ""
+    twice = next((each for each in answer if answer.count(each) > 1), None)
+    return "" if twice is None else f"found {twice!r} twice; expected each once"
 
 
 def are_edges(answer: list[float]) -> str:

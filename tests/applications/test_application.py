@@ -85,6 +85,11 @@ def test_what_an_operator_says_of_cmdorc_is_said_of_nobody_else(name: str) -> No
         made(name=name)
 
 
+def test_each_of_its_specs_is_one() -> None:
+    with pytest.raises(ConfigError, match=r"^Application: specs\[1\]: found 3; expected a spec, or its file$"):
+        made(specs=(CORE, 3))
+
+
 @pytest.mark.parametrize("specs", [(), "acme.telemetry.toml", CORE])
 def test_it_has_a_spec_at_least(specs: Any) -> None:
     with pytest.raises(

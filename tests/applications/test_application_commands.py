@@ -132,16 +132,23 @@ def test_every_version_of_an_event_is_shown_before_a_yes_to_it(acme: Acme) -> No
     fields = page.partition("acme.page@1</code></h3>")[2]
     assert fields.index("older") < fields.index("may be shared") < fields.index("links")
     acme.spec_file.write_text(acme.spec_file.read_text().replace("older = ", "oldest = "))
+    fields = acme("view", "-o", "-").stdout.partition("acme.page@1</code></h3>")[2]
+    assert fields.index("oldest") < fields.index("waits for you") < fields.index("links")
     assert "acme.page@1/oldest" in acme("review", "--yes").stderr
 
 
 def test_alone_it_stays_on_this_machine(acme: Acme, terminal: Callable[..., Terminal]) -> None:
     asked = terminal(acme, "opt-in", "--local")
     asked.answer(LOCAL, "y\n")
+    assert "statistics of your use of acme." in asked.before
     assert asked.end() == 0
     acme.record()
     assert acme("status").stdout.startswith("Telemetry records on this machine only.")
-    assert json.loads(acme("show-payload", "--to", "history").stdout)["who"] == "Ann"
+    first = acme("show-payload", "--to", "history")
+    assert json.loads(first.stdout)["who"] == "Ann"
+    again = acme("show-payload", "--to", "history", "acme.signup")  # the spool has no more use for it
+    assert (again.stdout, again.stderr) == (first.stdout, "")
+    assert "sample" in acme("show-payload", "--to", "history", "acme.page").stderr
     acme.record()
     assert acme("show-payload", code=1).stderr == (
         "error: acme.signup: nothing is shared: telemetry records on this machine only\n"

@@ -76,6 +76,9 @@ def test_a_link_that_leads_nowhere_is_there_too(machine: Any) -> None:
 @pytest.mark.parametrize(("args", "message"), [
     (["--answers", "answers.toml", "--from", "answers.toml"], "--from and --answers contradict each other."),
     (["--answers", "answers.toml", "--name", "x"], "--name goes with --from."),
+    (["--answers", "answers.toml", "-o", "acme.json"],
+     "error: --output: acme.json is called like JSON, and TOML is written; nothing was; expected one such as "
+     "acme.telemetry.toml\n"),
     (["--answers", "answers.toml", "-o", "no/where.toml"],
      "error: --output: there is no directory no; nothing was written; expected one that is there\n"),
     (["--answers", "wrong.toml"],

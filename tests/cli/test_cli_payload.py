@@ -101,7 +101,7 @@ def test_it_reads_from_the_spool_what_no_destination_waits_for_any_more(stored) 
     spool.close()
     result = stored("show-payload", "command_completed")
     assert json.loads(result.stdout)["event_id"] == NO_ID
-    assert result.stderr == "This is a sample, with placeholder ids: nothing of it is stored.\n"
+    assert result.stderr == "This is a sample, with placeholder ids: none of it waits to be sent.\n"
 
 
 def test_events_of_running_programs_have_no_payload_yet(machine) -> None:

@@ -208,7 +208,7 @@ class Process(Body):
             routes.append(
                 Destination(self.own, lambda: self._sender("injected"),
                             lambda item: self.pipeline.shared_body(item.row), refresh=self.pipeline.refresh,
-                            injected=True, trusted=True)
+                            injected=True, trusted=True, audit=self.pipeline.audit_log(self.own))
             )  # fmt: skip
         self.spool = spool
         self.workers = {route.name: Worker(route, spool, self.home.locks) for route in routes}

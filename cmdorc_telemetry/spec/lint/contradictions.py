@@ -125,6 +125,13 @@ def _conditions(spec: TelemetrySpec) -> Iterator[tuple[str, Event, frozenset[str
             yield f"{at}.by", event, frozenset({sampling.by})
 
 
+def _operation_repeated(spec: TelemetrySpec, today: date) -> Found:
+    called = [each.name for each in spec.operations if not each.commands]
+    for name in dict.fromkeys(called):
+        if called.count(name) > 1:
+            yield f"operations.{name}", "is declared twice, and code that calls it gets the first; expected it once"
+
+
 LINTS: Mapping[str, Lint] = {
     "required-deprecated": Lint(_required_deprecated, "contradiction", "A required property that is to be given up."),
     "required-json": Lint(_required_unknown, "contradiction", "A required property that is always withheld."),
@@ -132,6 +139,7 @@ LINTS: Mapping[str, Lint] = {
     "incomplete-outcome": Lint(_outcome_missing, "contradiction", "An outcome leaves out what its event requires."),
     "unknown-source": Lint(_outcome_source, "contradiction", "A property comes from where nothing is."),
     "private-source": Lint(_outcome_private, "contradiction", "A shared property that takes a name of the user's own."),
+    "repeated-operation": Lint(_operation_repeated, "contradiction", "An operation of code is declared twice."),
     "unknown-metric": Lint(_threshold_metric, "contradiction", "A threshold judges what is no number of the event."),
     "idle-threshold": Lint(_threshold_bounds, "contradiction", "A threshold that the bounds keep from being crossed."),
     "unknown-condition": Lint(_condition_unknown, "contradiction", "Sampling asks for what is not declared."),
