@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CORE_SPEC = "cmdorc.core"
 """The name of cmdorc's own spec."""
 _SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
+_VERSION_SIGNS = _SIGNS - {"_"} | {"!"}
 
 
 class _Fields(NamedTuple):
@@ -54,6 +55,9 @@ class Application(_Fields):
                               "a letter, then at most 63 letters, digits and . _ + -")  # fmt: skip
         if name != "cmdorc" and name.lower() == "cmdorc":  # its variables would be cmdorc's
             raise ConfigError("Application", "name", f"found {name!r}", "a name that is not cmdorc's")
+        if version != "" and not _is_version(version):
+            raise ConfigError("Application", "version", f"found {version!r}",
+                              "a digit, then at most 39 letters, digits and . + ! -")  # fmt: skip
         if not specs or isinstance(specs, str | Path):
             raise ConfigError("Application", "specs", f"found {specs!r}", "a tuple of specs, or of their files")
         for number, each in enumerate(specs):
@@ -138,6 +142,14 @@ class Application(_Fields):
         cli = import_module(".cli", __package__)  # by name: the command line stands above all that knows applications
         group: click.Group = cli.group(self)
         return group
+
+
+def _is_version(version: object) -> bool:
+    """Whether it can stand in an event."""
+    return (
+        isinstance(version, str) and version[:1] in tuple("0123456789") and len(version) <= 40
+        and _VERSION_SIGNS.issuperset(version)
+    )  # fmt: skip
 
 
 CMDORC = Application(

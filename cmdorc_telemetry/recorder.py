@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 from functools import cached_property
-from itertools import count
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +27,8 @@ from .capture import Events
 from .collector import Collector
 from .config import TelemetryLevel
 from .errors import StorageError, told
-from .files import FileLock, own_dir
 from .forks import on_fork, own_thread, tied
+from .injected import Injected
 from .journal import Journal
 from .plugins import PluginHost
 from .recording import Recording, Recordings
@@ -38,10 +37,9 @@ from .results import Result, Witness
 from .segment import segments
 from .situation import Situation
 from .spec import Version
-from .types import View
 
 if TYPE_CHECKING:
-    from .delivery import Delivery, Destination
+    from .delivery import Delivery
     from .pipeline import Pipeline
     from .spool import Spool
 
@@ -69,17 +67,15 @@ class Recorder:
         self.collector = Collector(self)
         self._warned = self._off = self._stopped = self._scheduled = self._started = False
         self._born = clock.monotonic()
-        self._owners: list[FileLock] = []
         self._pipelines: dict[None, Pipeline] = {}
         self._delivery: Delivery | None = None
         self._launch: threading.Thread | None = None
         self._inherited: tuple[object, ...] = ()
-        self._reporters = dict(zip(self._code_names(), reporters, strict=False))
-        self._own()
+        self._injected = Injected(situation.home, self.journal.source, reporters)
         on_fork(self)
         if situation.user.background:
             atexit.register(self._end)
-        if self._reporters or self._overdue():
+        if self._injected or self._overdue():
             self._start()
 
     @property
@@ -161,7 +157,8 @@ class Recorder:
         if made is not None and ended and made.refresh() and made.policy.record:
             with suppress(StorageError):  # there is no identity to be had for it
                 self._recordings.follow(made.situation)
-                self._reporters, self._delivery, self._started = {}, None, False
+                self._injected.end()
+                self._delivery, self._started = None, False
 
     # -- the start ---------------------------------------------------------------------------------------------------
 
@@ -214,9 +211,8 @@ class Recorder:
 
     def _put_together(self) -> None:
         try:
-            injected = [self._injected(name, reporter) for name, reporter in self._reporters.items()]
-            delivery = self.pipeline.delivery(self._pump, open_spool=self._open_spool, also=injected,
-                                              on_trouble=self._warn)  # fmt: skip
+            delivery = self.pipeline.delivery(self._pump, open_spool=self._open_spool, on_trouble=self._warn,
+                                              also=self._injected.destinations(self.pipeline))  # fmt: skip
         except Exception as fault:
             self._warn(f"telemetry cannot deliver: {told(fault, ours=True)}. Events are kept.")
             return
@@ -225,6 +221,17 @@ class Recorder:
             delivery.start()
         if self._stopped:  # meanwhile
             delivery.stop(0)
+
+    def _open_spool(self) -> Spool:
+        spool = self.pipeline.open_spool()
+        if self._delivery is not None and not any(each.injected for each in self._delivery.destinations):
+            self._injected.end()
+        try:
+            self._injected.join(spool)
+        except StorageError:
+            spool.close()
+            raise
+        return spool
 
     def _pump(self, spool: Spool) -> bool:
         recordings = self._recordings
@@ -253,42 +260,6 @@ class Recorder:
             self._warned = True
             log.warning("%s", what)
 
-    # -- reporters that were injected by code: a destination each ------------------------------------------------------
-
-    def _code_names(self) -> Iterator[str]:
-        first = f"code-{self.journal.source}"
-        return (first if number == 1 else f"{first}-{number}" for number in count(1))
-
-    def _own(self) -> None:
-        """Hold the locks that say that the process of the reporters lives."""
-        locks = self._situation.home.locks
-        for name in self._reporters:
-            own_dir(locks)
-            self._owners.append(FileLock(locks / f"{name}.owner"))
-            try:
-                self._owners[-1].acquire(wait=False)
-            except OSError as fault:
-                raise StorageError(f"{locks} cannot be written: {fault.strerror}") from fault
-
-    def _injected(self, name: str, reporter: TelemetryReporter) -> Destination:
-        from .delivery import Destination
-
-        shared_body, refresh = self.pipeline.shared_body, self.pipeline.ask
-        return Destination(
-            name, lambda: reporter, lambda item: shared_body(item.row), refresh=refresh, injected=True,
-            audit=self.pipeline.audit_log(name),
-        )  # fmt: skip
-
-    def _open_spool(self) -> Spool:
-        spool = self.pipeline.open_spool()
-        try:
-            for name in self._reporters:
-                spool.adopt(View(name=name, identity="injected by code", source=self.journal.source), name)
-        except StorageError:
-            spool.close()
-            raise
-        return spool
-
     # -- the end -------------------------------------------------------------------------------------------------
 
     def flush(self, timeout: float) -> bool:
@@ -312,16 +283,15 @@ class Recorder:
         """In a child, what delivers is the parent's, and so is a reporter that code injected."""
         self._inherited += self._delivery, self._launch  # never freed: that would touch the parent's database
         self._delivery = self._launch = None
-        self._pipelines, self._reporters = {}, {}
+        self._pipelines = {}
         self._started = self._scheduled = False
         self._born = clock.monotonic()
-        owners, self._owners = self._owners, []
-        for owner in owners:
-            owner.release()
+        self._injected.end()
+        self._injected.release()
 
     def _exit(self) -> None:
         """The interpreter ends. What is recorded later begins a segment of its own: no exit handler is too late."""
-        delivery = self._delivering(EXIT_SECONDS if self._reporters else 0)
+        delivery = self._delivering(EXIT_SECONDS if self._injected else 0)
         if delivery is not None:
             delivery.stop(EXIT_SECONDS)
         self._finish()
@@ -329,8 +299,7 @@ class Recorder:
     def _finish(self) -> None:
         atexit.unregister(self._exit)
         self._recordings.close()
-        for owner in self._owners:
-            owner.release(unlink=True)
+        self._injected.release()
         if self._situation.user.background:
             last_look = _LastLook(self._situation.home.root)
             atexit.unregister(self._end)
@@ -362,7 +331,7 @@ class Recorder:
                 self._finish()
 
     def _ended(self) -> bool:
-        return self._delivery.stop(0) if self._delivery is not None else not self._reporters
+        return self._delivery.stop(0) if self._delivery is not None else not self._injected
 
 
 def _modified(path: Path) -> float:

@@ -45,6 +45,9 @@ class TelemetryTracker:
         self, telemetry: Telemetry, *, strict: bool = False, on_violation: Callable[[Violation], object] | None = None,
         anomaly_monitor: TelemetryAnomalyMonitor | None = None,
     ) -> None:  # fmt: skip
+        if not isinstance(telemetry, Telemetry):
+            raise ConfigError("TelemetryTracker", "telemetry", f"found {type(telemetry).__name__}",
+                              "a Telemetry: TelemetryTracker.start makes one of an Application")  # fmt: skip
         self.telemetry = telemetry
         self._strict, self._on_violation, self._monitor = strict, on_violation, anomaly_monitor
         self._violations: dict[tuple[str, str, Reason], int] = {}

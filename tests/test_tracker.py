@@ -810,6 +810,12 @@ def test_what_it_is_started_with_is_checked_at_once(tmp_path: Path, source: Any,
     assert str(raised.value) == said
 
 
+def test_a_tracker_is_made_of_telemetry(tmp_path: Path) -> None:
+    application: Any = Acme(tmp_path).application
+    with pytest.raises(ConfigError, match=r"^TelemetryTracker: telemetry: found Application; expected a Telemetry; "):
+        TelemetryTracker(application)
+
+
 def test_of_a_bucket_it_says_that_numbers_are_right(tmp_path: Path) -> None:
     bucket = 'size = { type = "bucket", edges = [10, 100] }\nseconds ='
     tracker = Acme(tmp_path, SPEC.replace("seconds =", bucket, 1)).tracker(strict=True)

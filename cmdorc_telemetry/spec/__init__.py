@@ -1,7 +1,8 @@
 """What may be collected: the model, its files, and what they are compiled to."""
 
 from .documents import CORE, dump_json, dump_toml, load_spec, parse_json, parse_toml
-from .model import Event, Operation, Outcome, TelemetrySpec, Workflow
+from .model import Event, TelemetrySpec
+from .outcomes import Operation, Outcome, Workflow
 from .projection import project
 from .property import BASE, LEVELS, MASK, Level, Property, bucket_labels
 from .registry import SpecFile, TelemetryRegistry

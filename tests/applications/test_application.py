@@ -79,6 +79,12 @@ def test_a_name_must_be_fit_for_paths_and_variables(name: str) -> None:
         made(name=name)
 
 
+@pytest.mark.parametrize("version", ["one", "v1", "1_0", "1 0", "1" * 41, "²", 2])
+def test_a_version_must_be_one_that_events_can_hold(version: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^Application: version: found .*; expected a digit, then"):
+        made(version=version)
+
+
 @pytest.mark.parametrize("name", ["CMDORC", "Cmdorc"])
 def test_what_an_operator_says_of_cmdorc_is_said_of_nobody_else(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^Application: name: found .*; expected a name that is not cmdorc's$"):

@@ -401,6 +401,8 @@ def test_a_program_that_missed_a_no_delivers_under_the_yes_after_it(acme: Acme) 
     assert [body["pages"] for body in acme.stored()] == [2]
     assert acme.stored()[0]["anonymous_install_id"] == acme.home.install_id.read_text().strip()
     assert [body["pages"] for body in keeper.kept] == [1]
+    with closing(Spool(acme.home.spool, reading=True)) as spool:
+        assert set(spool.ledger()) == {"history"}  # nothing waits for a reporter that is closed
 
 
 def test_core_is_only_there_for_cmdorc(acme: Acme) -> None:

@@ -10,6 +10,8 @@ from ..model import TelemetrySpec
 from .rows import Found, Lint, properties
 
 _UNDONE = re.compile(r"\b(TODO|FIXME|XXX|TBD)\b")
+_REPEATED_TWICE = re.compile(r"\((?:\\.|[^()\\])*[*+}](?:\\.|[^()\\])*\)\s*(?:[*+]|\{\d*,)")
+"""A group with a repetition in it, repeated: what backtracking needs to become exponential."""
 OWNER = re.compile(r"@?[A-Za-z0-9_\-]+([./][A-Za-z0-9_\-]+)*")
 
 
@@ -84,6 +86,18 @@ def _texts(spec: TelemetrySpec) -> Iterator[tuple[str, str]]:
         yield at, prop.description
 
 
+def _slow_pattern(spec: TelemetrySpec, today: date) -> Found:
+    for at, _, _, prop in properties(spec):
+        if prop.pattern is not None and _REPEATED_TWICE.search(prop.pattern):
+            yield (
+                at,
+                (
+                    f"pattern {prop.pattern!r} repeats a group in which something is repeated already: to find that a "
+                    "value does not match may take for ever; expected one repetition, such as [a-z.]+"
+                ),
+            )
+
+
 LINTS: Mapping[str, Lint] = {
     "no-owner": Lint(_no_owner, "error", "Nobody to ask."),
     "expired": Lint(_expired, "error", "What is no longer recorded."),
@@ -93,5 +107,6 @@ LINTS: Mapping[str, Lint] = {
     "no-who": Lint(_no_who, "warning", "An event that does not say who causes it."),
     "no-anomaly-detection": Lint(_no_anomaly_detection, "warning", "A duration that nobody watches."),
     "no-properties": Lint(_no_properties, "warning", "An event with nothing to share."),
+    "slow-pattern": Lint(_slow_pattern, "error", "A pattern on which a value can hold up its caller."),
     "undone": Lint(_undone, "warning", "A text that is not finished."),
 }  # fmt: skip

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 
 from ..conditions import parse
-from ..model import Event, Operation, TelemetrySpec, Workflow
+from ..model import Event, TelemetrySpec
+from ..outcomes import Operation, Workflow
 from ..sources import ALWAYS_FILLED, CALL, PRIVATE, RUN, WORKFLOW, bounded
 from .rows import NUMBERS, Found, Lint, outcomes, properties
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Literal, NamedTuple
 
-from ..model import Event, Operation, Outcome, TelemetrySpec, Workflow
+from ..model import Event, TelemetrySpec
+from ..outcomes import Operation, Outcome, Workflow
 from ..property import Property
 
 Severity = Literal["contradiction", "error", "warning"]
