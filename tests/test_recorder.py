@@ -570,6 +570,18 @@ def test_a_flush_after_the_end_sends_the_rest(machine: Machine, age: Callable[[f
     assert list(machine.home.journal.iterdir()) == []
 
 
+def test_when_python_ends_nothing_is_waited_for(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = machine.recorder()
+    run(recorder)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "is_finalizing", lambda: True)
+        assert not recorder.flush(LONG)
+    assert not delivering(recorder)
+    recorder.close()
+    assert recorder.flush(LONG)
+    assert machine.names() == ["secret"]
+
+
 def test_an_injected_reporter_is_gone_at_the_end(machine: Machine) -> None:
     keeper = Keeper()
     recorder = machine.recorder(keeper)

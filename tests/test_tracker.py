@@ -812,7 +812,7 @@ def test_what_it_is_started_with_is_checked_at_once(tmp_path: Path, source: Any,
 
 def test_a_tracker_is_made_of_telemetry(tmp_path: Path) -> None:
     application: Any = Acme(tmp_path).application
-    with pytest.raises(ConfigError, match=r"^TelemetryTracker: telemetry: found Application; expected a Telemetry; "):
+    with pytest.raises(ConfigError, match=r"^TelemetryTracker: telemetry: found Application; expected a Telemetry: "):
         TelemetryTracker(application)
 
 
