@@ -293,8 +293,10 @@ async def test_a_failure_counts_for_more_than_what_was_cancelled() -> None:
     )
     await watched.trigger("go")
     await watched.running("A")
-    await watched.orchestrator.cancel_command("A")  # cmdorc says that it failed, so that B is not started
-    assert await watched.over() == [("go", "failure", 2)]
+    await watched.orchestrator.cancel_command("A")
+    ((trigger, outcome, runs),) = await watched.over()
+    assert (trigger, outcome) == ("go", "failure")
+    assert runs in (2, 3)  # before Python 3.12 cmdorc says that A failed, so that B is not started
     assert (watched.chains[-1].failed, watched.chains[-1].cancelled) == (1, 1)
 
 

@@ -689,7 +689,9 @@ def test_a_forked_child_tracks_though_a_thread_of_the_parent_was_in_the_middle_o
         sys.stdout.write(str(os.waitpid(child, 0)[1])); sys.stdout.flush()
         os._exit(0)
     """)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False, timeout=30
+    )
     assert done.stderr == ""
     assert done.stdout == "0"
     assert sorted(frame.own["plan"] for frame in acme.frames()) == ["free", "pro"]
