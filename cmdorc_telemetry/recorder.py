@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 from functools import cached_property
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from . import clock
-from .bounds import EXIT_SECONDS, PATIENCE_SECONDS
+from .bounds import EXIT_SECONDS
 from .capture import Events
 from .collector import Collector
 from .config import TelemetryLevel
@@ -30,11 +28,11 @@ from .errors import StorageError, told
 from .forks import on_fork, own_thread, tied
 from .injected import Injected
 from .journal import Journal
+from .overdue import overdue
 from .plugins import PluginHost
 from .recording import Recording, Recordings
 from .reporter import TelemetryReporter
 from .results import Result, Witness
-from .segment import segments
 from .situation import Situation
 from .spec import Version
 
@@ -49,8 +47,6 @@ START_SECONDS = 0.5
 """A process that ends sooner starts no thread."""
 HAND_OVER_SECONDS = 5.0
 """How often a forked child that must not deliver lets go of what it recorded, so that its parent can."""
-MANY_SEGMENTS = 50
-"""If more wait to be imported, processes that end soon follow each other closely: somebody has to do it."""
 
 
 class Recorder:
@@ -75,7 +71,7 @@ class Recorder:
         on_fork(self)
         if situation.user.background:
             atexit.register(self._end)
-        if self._injected or self._overdue():
+        if self._injected or overdue(situation.home):
             self._start()
 
     @property
@@ -243,14 +239,6 @@ class Recorder:
             self._launch.join(timeout)
         return self._delivery
 
-    def _overdue(self) -> bool:
-        """Whether something has waited for too long, in the spool or in segments, or there are many segments."""
-        home, now = self._situation.home, clock.wall()
-        if _modified(home.waiting) <= now:
-            return True
-        moments = [_modified(path) for path in segments(home.journal)]
-        return len(moments) > MANY_SEGMENTS or min(moments, default=inf) < now - PATIENCE_SECONDS
-
     def _dropping(self, what: str) -> None:
         self._warn(f"{what}. Events are counted as dropped.")
 
@@ -332,13 +320,6 @@ class Recorder:
 
     def _ended(self) -> bool:
         return self._delivery.stop(0) if self._delivery is not None else not self._injected
-
-
-def _modified(path: Path) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return inf
 
 
 def _ending() -> bool:

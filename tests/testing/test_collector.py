@@ -73,13 +73,6 @@ def event(number: int = 1, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> Path:
-    file = tmp_path / "shop.telemetry.toml"
-    file.write_text(SPEC, encoding="utf-8")
-    return file
-
-
-@pytest.fixture
 def collector(spec: Path) -> Iterator[Collector]:
     with Collector(spec) as collector:
         yield collector

@@ -71,13 +71,6 @@ if sys.argv[2] == "long":
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> Path:
-    file = tmp_path / "shop.telemetry.toml"
-    file.write_text(SPEC, encoding="utf-8")
-    return file
-
-
-@pytest.fixture
 def shop(spec: Path, tmp_path: Path) -> Application:
     return Application("shop", "1.0", specs=(spec,), home=tmp_path / "home")
 

@@ -246,7 +246,7 @@ async def test_who_cancels_is_not_told_of_a_deadline() -> None:
             task = asyncio.current_task()
             assert task is not None
             asyncio.get_running_loop().call_later(0, task.cancel)
-            await asyncio.sleep(20)
+            await asyncio.Event().wait()
 
     with pytest.raises(asyncio.CancelledError if sys.version_info >= (3, 11) else asyncio.TimeoutError):
         await asyncio.ensure_future(both())
