@@ -30,9 +30,11 @@ _OVER = object()
 class Chains:
     """The chains of one orchestrator that are under way."""
 
-    def __init__(self, fire: Callable[[str, Struct], None], session_id: str, leads: Callable[[str], bool]) -> None:
-        """``leads`` tells whether an event would start anything."""
-        self.fire, self.session_id, self.leads = fire, session_id, leads
+    def __init__(
+        self, fire: Callable[[str, Struct], None], session_id: str, leads: Callable[[str], bool], epoch: float
+    ) -> None:  # fmt: skip
+        """``leads`` tells whether an event would start anything; ``epoch`` is when the monotonic clock was at 0."""
+        self.fire, self.session_id, self.leads, self.epoch = fire, session_id, leads, epoch
         self.under_way: set[Course] = set()
         self.closed = False
 
@@ -42,8 +44,9 @@ class Chains:
         ``before`` is the last call in whose tasks this one is made.
         """
         course = before.course if before is not None else None
-        goes_on = course is not None and course.chains is self and before is not None and before.leads(event, context)
-        return Call(event, course if course is not None and goes_on else Course(self, str(event)))
+        if course is not None and course.chains is self and before is not None and before.leads(event, context):
+            return Call(event, course, before.cause_of(event))
+        return Call(event, Course(self, str(event)))
 
     def close(self) -> None:
         """The orchestrator is shut down, and its runs are reported: nothing goes on."""
@@ -55,13 +58,14 @@ class Chains:
 class Call:
     """What a chain must know of one call of ``trigger``."""
 
-    __slots__ = ("_commands", "_event", "_task", "course")
+    __slots__ = ("_commands", "_event", "_task", "cause", "course")
 
-    def __init__(self, event: object, course: Course) -> None:
-        self.course, self._event = course, event
+    def __init__(self, event: object, course: Course, cause: int | None = None) -> None:
+        self.course, self._event, self.cause = course, event, cause
+        """``cause``: the run that led to it; None where none did."""
         self._task = _task()
-        self._commands: set[str] = set()
-        """Those that it started."""
+        self._commands: dict[str, int | None] = {}
+        """Those that it started, and their numbers in the chain."""
         course.open += 1
 
     def leads(self, event: object, context: Any) -> bool:
@@ -81,10 +85,15 @@ class Call:
             return self._event in history
         return self._task is _task()
 
+    def cause_of(self, event: object) -> int | None:
+        """The run that led to a call which continues the chain: the one that cmdorc tells of, or this call's own."""
+        kind, _, command = str(event).partition(":")
+        return self._commands.get(command) if kind == STARTED or kind in ENDED else self.cause
+
     def starts(self, command: str) -> int | None:
         """A run of ``command`` is started: its number in the chain; None where that is over."""
-        self._commands.add(command)
-        return self.course.begin(command)
+        index = self._commands[command] = self.course.begin(command, str(self._event), self.cause)
+        return index
 
     def over(self, *, refused: bool) -> None:
         """The call has returned or raised."""
@@ -105,8 +114,8 @@ class Course:
     """One chain under way. It is over when nothing is ``open``: neither calls, nor runs that are yet to be reported or
     to be told of by cmdorc."""
 
-    __slots__ = ("_began", "_cancelled", "_cut", "_early", "_failed", "_id", "_runs", "_trigger", "_unheard", "chains",
-                 "ended", "open")  # fmt: skip
+    __slots__ = ("_began", "_cancelled", "_causes", "_cut", "_early", "_failed", "_id", "_runs", "_trigger", "_unheard",
+                 "chains", "ended", "open")  # fmt: skip
 
     def __init__(self, chains: Chains, trigger: str) -> None:
         self.chains, self._trigger = chains, trigger
@@ -114,6 +123,8 @@ class Course:
         self._id = ""
         self._runs = self._failed = self._cancelled = self.open = 0
         self._cut = self.ended = False
+        self._causes: dict[str, dict[str, int]] = {}
+        """Command → the events that have started it, and the run that led to each of them last."""
         self._unheard: list[str] = []
         """cmdorc's own events of its runs that are still to come, or to be handled."""
         self._early: list[str] = []
@@ -125,6 +136,7 @@ class Course:
             id=self._id,
             trigger=self._trigger,
             outcome=outcome,
+            started_at=self.chains.epoch + self._began,
             duration=clock.monotonic() - self._began,
             runs=self._runs,
             failed=self._failed,
@@ -132,10 +144,17 @@ class Course:
             session_id=self.chains.session_id,
         )
 
-    def begin(self, command: str) -> int | None:
-        """A run of ``command`` is started."""
+    def causes(self, command: str, cause: int | None) -> tuple[int, ...]:
+        """The runs that led to ``command`` so far, one an event that starts it, ``cause`` first."""
+        found = dict.fromkeys(self._causes.get(command, {}).values())
+        return tuple(sorted(found, key=lambda index: index != cause))
+
+    def begin(self, command: str, event: str, cause: int | None) -> int | None:
+        """A run of ``command`` is started by ``event``, to which the run ``cause`` of this chain led; None for none."""
         if self.ended or self.chains.closed:
             return None
+        if cause is not None:
+            self._causes.setdefault(command, {})[event] = cause
         self._runs += 1
         self.open += 1
         self._unheard.append(f"{STARTED}:{command}")

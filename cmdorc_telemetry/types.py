@@ -9,10 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .spec import TelemetrySpec
+
+T = TypeVar("T")
 
 RunState = Literal["pending", "running", "success", "failed", "cancelled"]
 FINAL = ("success", "failed", "cancelled")
@@ -73,6 +80,8 @@ class Chain(Struct, frozen=True, kw_only=True):
     """The event that it began with."""
     outcome: ChainOutcome | None = None
     """None until it is over; ``cancelled`` also where the orchestrator was shut down before its end."""
+    started_at: float = 0.0
+    """When its trigger was called: seconds since the epoch, UTC, as the session's clock has it."""
     duration: float = 0.0
     """Seconds since its trigger, monotonic."""
     runs: int = 0
@@ -91,6 +100,8 @@ class CompletedRun(Struct, frozen=True, kw_only=True):
     state: RunState
     """cmdorc's own value, the last one where a cancel finalised twice."""
     final: bool = True
+    started_at: float | None = None
+    """Seconds since the epoch, UTC, as the session's clock has it; None for a run that never started."""
     duration: float = 0.0
     """Seconds from running to final, monotonic; 0 for a run that never started."""
     manual: bool = True
@@ -110,6 +121,10 @@ class CompletedRun(Struct, frozen=True, kw_only=True):
     started by hand, and where nobody listens to ``cmdorc_chain``."""
     chain_index: int = 0
     """Its number among the runs of its chain, in the order of their starts, from 0."""
+    chain_causes: tuple[int, ...] = ()
+    """The runs of its chain, by their numbers, that led to it: first the one whose event started it, then those whose
+    other events had started the same command before. Empty where the chain's own trigger started it, and nothing
+    before."""
 
     @classmethod
     def from_result(cls, result: Any) -> CompletedRun:
@@ -267,6 +282,32 @@ class Ledger(Struct, frozen=True, kw_only=True):
         )
 
 
+class Setup(Struct, frozen=True, kw_only=True):
+    """What a plugin that is no destination has to work with."""
+
+    name: str
+    """The plugin's, as it stands in the user's ``plugins``."""
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """``[telemetry.settings.NAME]``, as written."""
+    where: str = ""
+    """The file that it stands in, for messages."""
+    folder: Path
+    """For files of its own; to be made where it is missing. Deleted at opt-out with all that is in it."""
+    specs: tuple[TelemetrySpec, ...] = ()
+    """Those that are in force."""
+
+    @property
+    def key(self) -> str:
+        """The path to the settings, for messages."""
+        return f"telemetry.settings.{self.name}"
+
+    def read(self, type_: type[T]) -> T:
+        """The settings as a Struct of the plugin's. Raises ConfigError."""
+        from .decoding import decode
+
+        return decode(dict(self.settings), type_, self.where, key=self.key)
+
+
 class Event(Struct, frozen=True, kw_only=True):
     """An event as an anonymizer sees it: the fields that would be shared, read-only."""
 
@@ -328,10 +369,17 @@ class Anomaly(Struct, frozen=True, kw_only=True):
     detector: str
     event: str
     metric: str
+    """As a threshold names it, such as ``duration_ms``, ``mean(duration_ms)``, ``failure_share``, ``count``."""
     kind: Literal["above", "below", "changed"]
     value: float
     threshold: float
     sample_count: int
     group: str | None = None
     """The group that was judged, such as a command name; None for all events together."""
+    group_by: str = ""
+    """The property that the group is a value of."""
     message: str = ""
+    spec: str = ""
+    """The spec that declares the event, and its major version."""
+    actions: tuple[str, ...] = ("alert",)
+    """What is to be done beside recording it: ``alert`` calls ``telemetry_anomaly``, ``log`` logs a warning."""

@@ -80,8 +80,10 @@ class Watch:
         is None where nobody listens to chains."""
         self.fire, self.find, self._describe = fire, find, describe
         self.session_id = str(uuid.uuid4())
-        self.chains = Chains(fire, self.session_id, leads) if leads is not None else None
         self.started_at, self._began = clock.wall(), clock.monotonic()
+        self.epoch = self.started_at - self._began
+        """When the monotonic clock was at 0: what runs and chains are told apart by, whatever is done to the other."""
+        self.chains = Chains(fire, self.session_id, leads, self.epoch) if leads is not None else None
         self.runs: dict[str, Run] = {}
         self.live = 0
         self.stopping = False
@@ -165,7 +167,7 @@ class Run:
     its last attributes just after the mark that finalises it: the report comes one loop tick later.
     """
 
-    __slots__ = ("began", "concurrent", "course", "ended", "holds", "hooks", "index", "result", "started",
+    __slots__ = ("began", "causes", "concurrent", "course", "ended", "holds", "hooks", "index", "result", "started",
                  "watch")  # fmt: skip
 
     def __init__(self, watch: Watch, result: Any) -> None:
@@ -177,6 +179,7 @@ class Run:
         self.course: Course | None = None
         """The chain that it is part of."""
         self.index = 0
+        self.causes: tuple[int, ...] = ()
         self.started = True
         """Unless its executor says otherwise."""
 
@@ -186,6 +189,7 @@ class Run:
         index = link.starts(self.result.command_name)
         if index is not None:
             self.course, self.index = link.course, index
+            self.causes = link.course.causes(self.result.command_name, link.cause)
             link.course.follow(self.watch.find(self.result.run_id))
 
     def hook(self) -> None:
@@ -238,11 +242,13 @@ class Run:
         course = self.course
         run = structs.replace(
             CompletedRun.from_result(result),
+            started_at=watch.epoch + self.began if self.began is not None else None,
             duration=self.ended - self.began if self.began is not None else 0.0,
             concurrent_runs=self.concurrent,
             session_id=watch.session_id,
             chain=course.record() if course is not None else None,
             chain_index=self.index,
+            chain_causes=self.causes,
         )
         watch.fire("cmdorc_completed", run)
         if course is not None:

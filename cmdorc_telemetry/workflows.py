@@ -115,13 +115,16 @@ class Workflows:
         else:
             duration = round(chain.duration * 1000)
             self._tell("completed", chain, {"outcome": chain.outcome, "duration_ms": duration, "steps": chain.runs,
-                                            "failed": chain.failed, "cancelled": chain.cancelled})  # fmt: skip
+                                            "started_ms": round(chain.started_at * 1000), "failed": chain.failed,
+                                            "cancelled": chain.cancelled})  # fmt: skip
 
     @hookimpl
     def cmdorc_completed(self, run: CompletedRun) -> None:
         """Record that one of its steps ended."""
         if run.chain is not None:
-            self._tell("step", run.chain, {**_told(run), "step": run.command_name, "index": run.chain_index})
+            started_ms = None if run.started_at is None else round(run.started_at * 1000)
+            self._tell("step", run.chain, {**_told(run), "step": run.command_name, "index": run.chain_index,
+                                           "causes": list(run.chain_causes), "started_ms": started_ms})  # fmt: skip
 
     def _tell(self, which: str, chain: Chain, told: Mapping[str, Any]) -> None:
         now = self._recorder.recording

@@ -87,6 +87,13 @@ def sound(records: list[Any]) -> None:
         assert first.outcome is None
         assert last.outcome is not None
         assert sorted(step.chain_index for step in steps) == list(range(last.runs)), "every run is one step"
+        for step in steps:
+            assert all(cause < step.chain_index for cause in step.chain_causes), "what led to it began before"
+            assert len(set(step.chain_causes)) == len(step.chain_causes)
+            if step.started_at is not None:
+                assert last.started_at <= step.started_at
+                assert step.started_at + step.duration <= last.started_at + last.duration + 1e-3
+        assert len({each.started_at for each in (first, last)}) == 1
         assert last.failed + last.cancelled + sum(step.state == "success" for step in steps) == last.runs
         assert last.duration >= first.duration >= 0
         assert {each.session_id for each in told} == {last.session_id}
@@ -140,6 +147,37 @@ async def test_two_ways_to_one_command_are_two_runs_of_it() -> None:
     assert [name for _, name, _ in watched.steps].count("D") == 2
 
 
+async def test_which_runs_led_to_which() -> None:
+    watched = Watched(
+        command("A", "go"), command("B", "command_success:A"), command("C", "command_success:A", line="sleep 0.3"),
+        command("D", "command_success:B", "command_success:C", max_concurrent=0), command("E", "command_success:D"),
+        command("F", "command_started:A"),
+    )  # fmt: skip
+    before = time.time()
+    await watched.trigger("go")
+    await watched.over()
+    index = {name: [run.chain_index for run in sorted(watched.runs, key=lambda run: run.chain_index)
+                    if run.command_name == name] for name in "ABCDEF"}  # fmt: skip
+    causes = {run.chain_index: run.chain_causes for run in watched.runs}
+    (a,), (b,), (c,), (d, again), (e,), (f,) = index.values()
+    assert causes == {a: (), b: (a,), c: (a,), d: (b,), again: (c, b), e: (d,), f: (a,)}
+    assert all(run.started_at is not None and before - 1 <= run.started_at <= time.time() + 1 for run in watched.runs)
+    await watched.shutdown()
+
+
+async def test_what_a_callback_triggers_was_led_to_by_what_the_callback_was_told_of() -> None:
+    watched = Watched(command("A", "go"), command("B", "more"), command("C", "command_success:B"))
+
+    async def more(handle: Any, context: Any) -> None:
+        await watched.trigger("more", context)
+
+    watched.orchestrator.on_event("command_success:A", more)
+    await watched.trigger("go")
+    await watched.over()
+    assert {run.command_name: run.chain_causes for run in watched.runs} == {"A": (), "B": (0,), "C": (1,)}
+    await watched.shutdown()
+
+
 async def test_two_ways_to_one_command_where_the_second_cancels_the_first() -> None:
     watched = Watched(
         command("A", "go"), command("B", "command_success:A"), command("C", "command_success:B"),
@@ -168,6 +206,7 @@ async def test_a_loop_without_detection_is_one_chain_until_shutdown() -> None:
     await watched.trigger("go")
     await until(lambda: len(watched.steps) > 50)
     assert watched.ended == []
+    assert all(run.chain_causes == ((run.chain_index - 1,) if run.chain_index else ()) for run in watched.runs)
     gc.collect()
     assert sum(type(each) is Call for each in gc.get_objects()) < 10, "what is over is forgotten"
     await watched.shutdown()

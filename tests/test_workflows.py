@@ -159,6 +159,34 @@ async def test_a_name_goes_nowhere_that_does_not_bound_it(tmp_path: Path) -> Non
         machine.sandbox.stop()
 
 
+async def test_steps_tell_what_led_to_them_and_when_they_began_to_nobody_else(tmp_path: Path) -> None:
+    private = """
+causes = { type = "count", max_items = 9, audience = "private" }
+began = { type = "count", audience = "private" }
+shared = { type = "count" }
+
+# The name as it is"""
+    paths = '{ step = "step", causes = "causes", began = "started_ms", shared = "started_ms", command = "step" }'
+    text = SPEC.replace("\n# The name as it is", private).replace('{ step = "step", command = "step" }', paths)
+    assert [finding.lint for finding in lint(parse_toml(text, "x"), date(2026, 1, 1))].count("private-source") == 1
+    machine = Machine(tmp_path, text)
+    try:
+        before = time.time() * 1000 - 1
+        orchestrator = machine.orchestrator(PIPELINE, tmp_path)
+        await orchestrator.trigger("release")
+        await quiet(orchestrator)
+        steps = {step["command"]: step for step in machine.sandbox.recorded("acme.release_step_ended")}
+        index = {name: step["index"] for name, step in steps.items()}
+        assert {name: step["causes"] for name, step in steps.items()} == {
+            "Build": [], "Tests unit": [index["Build"]], "Tests browser": [index["Build"]],
+            "Upload to the secret place": [index["Tests unit"]],
+        }  # fmt: skip
+        assert all(before <= step["began"] <= time.time() * 1000 for step in steps.values())
+        assert not any("shared" in step for step in steps.values())
+    finally:
+        machine.sandbox.stop()
+
+
 async def test_nothing_is_recorded_that_nobody_agreed_to(machine: Machine, tmp_path: Path) -> None:
     save_decision(machine.sandbox.home, {"acme.ci": Grant()})
     orchestrator = machine.orchestrator(PIPELINE, tmp_path)

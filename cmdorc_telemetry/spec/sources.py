@@ -23,8 +23,8 @@ RUN = ("name", "command", "trigger", "manual", "chain_depth", *_ENDED)
 _CHAIN = ("workflow_id", "name", "trigger")
 WORKFLOW: Mapping[str, Collection[str]] = {
     "started": _CHAIN,
-    "step": (*_CHAIN, "step", "index", *_ENDED),
-    "completed": (*_CHAIN, "outcome", "duration_ms", "steps", "failed", "cancelled"),
+    "step": (*_CHAIN, "step", "index", "causes", "started_ms", *_ENDED),
+    "completed": (*_CHAIN, "started_ms", "outcome", "duration_ms", "steps", "failed", "cancelled"),
 }
 """Those of a workflow, by which of its outcomes it is."""
 
@@ -37,8 +37,9 @@ ALWAYS_FILLED: Mapping[str, Collection[str]] = {
 }
 """Of these, what each outcome always has. A step has an ``error_class`` only where it did not succeed."""
 
-PRIVATE = ("command", "step", "trigger")
-"""Paths that lead to names of the user's own: what a command is called, or an event."""
+PRIVATE = ("command", "step", "trigger", "started_ms")
+"""Paths that lead to names of the user's own, what a command is called, or an event; and to a time that is finer than
+what is ever shared."""
 
 
 def bounded(prop: Property, *, masked: bool) -> bool:
