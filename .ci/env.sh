@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# What the tests need from the system: venv, which Debian's bare python3 lacks, and a browser.
+# What the tests need from the system: venv, which Debian's bare python3 lacks, a browser and tmux.
 install_system_package() {
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"
@@ -39,6 +39,10 @@ fi
 
 if ! command -v chromium >/dev/null; then
     install_system_package chromium || echo "warning: without it the tests of pages in a browser are skipped" >&2
+fi
+
+if ! command -v tmux >/dev/null; then
+    install_system_package tmux || echo "warning: without it the tests of programs in a terminal are skipped" >&2
 fi
 
 editables=()

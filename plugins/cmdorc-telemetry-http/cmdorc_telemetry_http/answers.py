@@ -1,37 +1,26 @@
-"""What an HTTP answer means for a batch. Pure: no network, and the moment is passed in."""
+"""What an answer of wire protocol version 1 means. Pure: no network, and the moment is passed in."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
-from datetime import timezone
+from collections.abc import Collection
 from typing import Any, cast, get_args
 
 import msgspec
 from msgspec import Struct
 
-from cmdorc_telemetry.errors import Rejected, RetryLater, TooLarge
+from cmdorc_telemetry.errors import Rejected, RetryLater
+from cmdorc_telemetry.http.answers import UNREADABLE, Answer, printable, reason, refusal
 from cmdorc_telemetry.types import BatchResult, EventResult, EventStatus
-
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for a body that is not the JSON it should be."""
 
 _STATUSES = frozenset(get_args(EventStatus))
 _HINTS = {
+    0: "gave an answer that no telemetry server gives",
     401: "refuses access: check the destination's 'token'",
     403: "refuses access: check the destination's 'token'",
     404: "has no telemetry server at this address: check 'endpoint'",
     405: "takes no reports at this address: check 'endpoint'",
     415: "does not take this content type: is 'endpoint' a telemetry server?",
 }
-
-
-class Answer(Struct, frozen=True):
-    """An answer as it came. ``body`` is None where it was larger than this client reads."""
-
-    status: int
-    body: bytes | None = b""
-    headers: Mapping[str, str] = {}
 
 
 class _Result(Struct):
@@ -54,20 +43,9 @@ def judge(answer: Answer, event_ids: Collection[str], host: str, now: float) -> 
 
     Raises RetryLater, TooLarge (the batch must be split) or Rejected (the one event will never be taken).
     """
-    status = answer.status
-    if status == 200:
+    if answer.status == 200:
         return _accepted(answer, event_ids, host)
-    if status == 413 or (status in (400, 422) and len(event_ids) > 1):
-        raise TooLarge(f"{host} does not take this batch as a whole ({status}){_reason(answer)}")
-    if status in (400, 422):
-        raise Rejected(f"{host} finds the event invalid ({status}){_reason(answer)}")
-    if status in (408, 429) or status >= 500:
-        after = retry_after(answer.headers.get("Retry-After"), _moment(answer.headers.get("Date")) or now)
-        raise RetryLater(f"{host} is not ready ({status}){_reason(answer)}", after)
-    if 300 <= status < 400:
-        location = printable(answer.headers.get("Location"), 200) or "nowhere"
-        raise RetryLater(f"{host} redirects to {location} ({status}): nothing is sent there; check 'endpoint'")
-    raise RetryLater(f"{host} {_HINTS.get(status, 'gave an answer that no telemetry server gives')} ({status})")
+    raise refusal(answer, count=len(event_ids), host=host, now=now, hints=_HINTS)
 
 
 def judge_erasure(answer: Answer, host: str) -> None:
@@ -80,7 +58,7 @@ def judge_erasure(answer: Answer, host: str) -> None:
         raise Rejected(f"{host} has nothing of this install, or no way to erase it ({status})")
     if not 200 <= status < 300:
         hint = _HINTS[status] if status in (401, 403) else "did not erase this install"
-        raise RetryLater(f"{host} {hint} ({status}){_reason(answer)}")
+        raise RetryLater(f"{host} {hint} ({status}){reason(answer)}")
     try:
         if answer.body != b"":  # any service may answer 200 and some page
             msgspec.json.decode(answer.body or b"", type=dict[str, Any])
@@ -106,8 +84,8 @@ def _accepted(answer: Answer, event_ids: Collection[str], host: str) -> BatchRes
 
 def _result(result: _Result) -> EventResult:
     status = cast(EventStatus, result.status) if result.status in _STATUSES else "retry"
-    reason = None if result.reason is None else printable(result.reason, 200) or None
-    return EventResult(result.event_id, status, reason)
+    why = None if result.reason is None else printable(result.reason, 200) or None
+    return EventResult(result.event_id, status, why)
 
 
 def _kept(body: _Body) -> dict[str, Any]:
@@ -124,45 +102,3 @@ def _kept(body: _Body) -> dict[str, Any]:
         if stats:
             kept["stats"] = stats
     return kept
-
-
-def retry_after(value: str | None, now: float) -> float | None:
-    """``Retry-After`` (seconds or an HTTP date) as seconds from ``now``; None where it says nothing usable.
-
-    ``now`` is by the server's own clock where it tells it. How much of it is honoured is for the core to decide.
-    """
-    text = (value or "").strip()
-    if re.fullmatch("[0-9]+", text):
-        return float(text)
-    moment = _moment(text)
-    return moment - now if moment is not None and moment >= now else None
-
-
-def _moment(text: str | None) -> float | None:
-    """An HTTP date as seconds since the epoch; None where it is none."""
-    from email.utils import parsedate_to_datetime
-
-    try:
-        date = parsedate_to_datetime(text or "")
-        return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def printable(value: object, limit: int) -> str:
-    """A server's text made safe for a terminal, at most ``limit`` characters; empty for what is no text."""
-    if not isinstance(value, str):
-        return ""
-    return "".join(char for char in value if char.isprintable())[:limit]
-
-
-def _reason(answer: Answer) -> str:
-    """What the server says is wrong, as ``: text``; empty where it says nothing readable."""
-    try:
-        body = msgspec.json.decode(answer.body or b"", type=dict[str, Any])
-    except UNREADABLE:
-        return ""
-    for name in ("reason", "message", "detail", "error"):
-        if text := printable(body.get(name), 200):
-            return f": {text}"
-    return ""

@@ -1,34 +1,34 @@
 """The HTTP reporter: which request is made for what. Wire protocol version 1.
 
-Meaning of answers is in ``answers.py``, the network in ``connection.py``.
+Meaning of answers is in ``answers.py``, the network in ``cmdorc_telemetry.http``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
 from cmdorc_telemetry import clock
-from cmdorc_telemetry.errors import DeliveryError, Rejected, RetryLater
-from cmdorc_telemetry.reporter import TelemetryReporter
-from cmdorc_telemetry.types import Batch, BatchEvent, BatchResult
+from cmdorc_telemetry.errors import DeliveryError
+from cmdorc_telemetry.http.answers import UNREADABLE, Answer
+from cmdorc_telemetry.http.endpoint import check_endpoint, check_secret
+from cmdorc_telemetry.http.reporter import PostingReporter
+from cmdorc_telemetry.types import Batch, BatchResult
 
-from .answers import UNREADABLE, Answer, judge, judge_erasure
+from . import __version__
+from .answers import judge, judge_erasure
 from .compression import Coding, codings
-from .endpoint import check_endpoint, check_token
-
-if TYPE_CHECKING:
-    from .connection import Connection
 
 
-class HttpReporter(TelemetryReporter):
+class HttpReporter(PostingReporter):
     """Posts one event as JSON and several as compressed NDJSON to ``{endpoint}/report``."""
 
     name = "http"
+    agent = f"cmdorc-telemetry-http/{__version__}"
 
     class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The keys of an ``http`` destination."""
@@ -39,37 +39,23 @@ class HttpReporter(TelemetryReporter):
         """Sent as ``Authorization: Bearer``: for a server of one's own."""
 
         def __post_init__(self) -> None:
-            if fault := check_endpoint(self.endpoint) or check_token(self.token):
+            if fault := check_endpoint(self.endpoint, "token") or check_secret("token", self.token):
                 raise ValueError(fault)
 
         def __repr__(self) -> str:  # the token stays out of logs and tracebacks
             return f"Settings(endpoint={self.endpoint!r})"
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._endpoint = settings.endpoint.rstrip("/")
-        self._host = urlsplit(settings.endpoint).netloc
+        super().__init__(settings, settings.endpoint)
         self._headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
         self._codings: list[Coding] = []
-        self._connection: Connection | None = None
-
-    async def report(self, event: str, payload: dict[str, Any]) -> None:
-        """Send one event. Raises RetryLater or Rejected where the server does not take it."""
-        event_id = str(payload.get("event_id", ""))
-        body = msgspec.json.encode({"event": event, **payload})
-        result = await self.report_batch(Batch(destination="http", events=(BatchEvent(event_id, event, body),)))
-        for each in result.results or ():
-            if each.status == "rejected":
-                raise Rejected(f"{self._host} rejects the event: {each.reason}")
-            if each.status == "retry":
-                raise RetryLater(f"{self._host} asks for the event again: {each.reason}")
 
     async def report_batch(self, batch: Batch) -> BatchResult:
         """Send a batch. Raises RetryLater, TooLarge or Rejected."""
         if not batch.events:
             return BatchResult()
         answer = await self._post(batch)
-        return judge(answer, {event.event_id for event in batch.events}, self._host, clock.wall())
+        return judge(answer, {event.event_id for event in batch.events}, self.host, clock.wall())
 
     def encode(self, batch: Batch) -> bytes:
         """One event: its body. Several: a line each."""
@@ -81,7 +67,7 @@ class HttpReporter(TelemetryReporter):
         Raises Rejected where it has nothing to erase, or no way to; RetryLater where it did not confirm.
         """
         for each in install_ids:
-            judge_erasure(await self._request("DELETE", f"/installs/{quote(each, safe='')}"), self._host)
+            judge_erasure(await self._request("DELETE", f"/installs/{quote(each, safe='')}"), self.host)
         return True
 
     async def fetch_policy(self, etag: str | None) -> Mapping[str, Any] | None:
@@ -94,12 +80,6 @@ class HttpReporter(TelemetryReporter):
         except (DeliveryError, *UNREADABLE):
             return None
         return {**policy, "etag": answer.headers.get("ETag")}
-
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
 
     async def _post(self, batch: Batch) -> Answer:
         headers = {}
@@ -120,8 +100,4 @@ class HttpReporter(TelemetryReporter):
     async def _request(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
-        if self._connection is None:
-            from .connection import Connection  # with h11: paid when there is something to send
-
-            self._connection = Connection(self._endpoint)
-        return await self._connection.request(method, self._endpoint + path, {**self._headers, **(headers or {})}, body)
+        return await self.request(method, path, {**self._headers, **(headers or {})}, body)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from cmdorc_telemetry.errors import Rejected, RetryLater, TooLarge
+from cmdorc_telemetry.http.answers import Answer, retry_after
 from cmdorc_telemetry.types import EventResult
-from cmdorc_telemetry_http.answers import Answer, judge, retry_after
+from cmdorc_telemetry_http.answers import judge
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 IDS = ("a", "b")
@@ -93,8 +94,9 @@ def test_invalid(status: int) -> None:
         judge(answer, IDS, "h", NOW)
     with pytest.raises(Rejected, match=rf"h finds the event invalid \({status}\): unknown field"):
         judge(answer, ("a",), "h", NOW)
-    with pytest.raises(Rejected, match=rf"invalid \({status}\)$"):
-        judge(Answer(status, b"<html>"), ("a",), "h", NOW)
+    for body in (b"<html>", b"{}"):
+        with pytest.raises(Rejected, match=rf"invalid \({status}\)$"):
+            judge(Answer(status, body), ("a",), "h", NOW)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 415, 204, 302, 402, 410])

@@ -19,8 +19,9 @@ import zstandard
 
 from cmdorc_telemetry import clock
 from cmdorc_telemetry.errors import Rejected, RetryLater, TooLarge
+from cmdorc_telemetry.http import connection, route
 from cmdorc_telemetry.types import Batch, EventResult
-from cmdorc_telemetry_http import HttpReporter, connection, route
+from cmdorc_telemetry_http import HttpReporter
 
 if TYPE_CHECKING:
     from .conftest import Server

@@ -6,8 +6,8 @@ import pytest
 
 from cmdorc_telemetry.decoding import decode
 from cmdorc_telemetry.errors import ConfigError
+from cmdorc_telemetry.http.endpoint import is_loopback
 from cmdorc_telemetry_http import HttpReporter
-from cmdorc_telemetry_http.endpoint import is_loopback
 
 
 @pytest.mark.parametrize(

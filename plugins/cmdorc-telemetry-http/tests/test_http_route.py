@@ -17,10 +17,10 @@ import pytest
 import trustme
 
 from cmdorc_telemetry.errors import RetryLater
+from cmdorc_telemetry.http import route
+from cmdorc_telemetry.http.connection import Connection
+from cmdorc_telemetry.http.deadline import deadline
 from cmdorc_telemetry.testing import FAULTS, FaultServer
-from cmdorc_telemetry_http import route
-from cmdorc_telemetry_http.connection import Connection
-from cmdorc_telemetry_http.deadline import deadline
 
 if TYPE_CHECKING:
     from .conftest import Server
@@ -35,7 +35,7 @@ async def post(sending: Connection, endpoint: str) -> int:
 
 
 async def once(endpoint: str) -> int:
-    sending = Connection(endpoint)
+    sending = Connection(endpoint, "test")
     try:
         return await post(sending, endpoint)
     finally:
@@ -88,7 +88,7 @@ async def test_the_next_address_where_one_refuses_and_that_first_afterwards(
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     good = ("127.0.0.1", tls_server.port)
     asked = resolving(REFUSING, good)
-    sending = Connection("https://telemetry.test/v1")
+    sending = Connection("https://telemetry.test/v1", "test")
     assert await post(sending, "https://telemetry.test/v1") == 200
     assert (asked, tries) == (["telemetry.test"], [REFUSING, good])
     assert sending._kept is not None
@@ -147,7 +147,7 @@ async def test_of_two_that_accept_one_is_closed(
 
     monkeypatch.setattr(route, "_attempt", together)
     resolving(*[("127.0.0.1", tls_server.port)] * 2)
-    sending = Connection("https://telemetry.test/v1")
+    sending = Connection("https://telemetry.test/v1", "test")
     assert await post(sending, "https://telemetry.test/v1") == 200
     assert sorted(each.fileno() == -1 for each in made) == [False, True]
     await sending.close()
@@ -184,7 +184,7 @@ async def test_a_name_beyond_ascii(resolving: Callable[..., list[str]]) -> None:
         "tëlemetry.test:8443: no connection (Connection refused)"
     )
     assert asked == ["xn--tlemetry-t1a.test"]
-    assert Connection("https://Tëlemetry.test:8443/v1")._headers["Host"] == "xn--tlemetry-t1a.test:8443"
+    assert Connection("https://Tëlemetry.test:8443/v1", "test")._headers["Host"] == "xn--tlemetry-t1a.test:8443"
 
 
 async def test_a_slow_name_service_is_asked_once_and_heard_the_next_time(
@@ -202,7 +202,7 @@ async def test_a_slow_name_service_is_asked_once_and_heard_the_next_time(
         return found
 
     monkeypatch.setattr(socket, "getaddrinfo", slowly)
-    sending = Connection("https://telemetry.test/v1")
+    sending = Connection("https://telemetry.test/v1", "test")
     for _ in range(3):
         with pytest.raises(RetryLater, match=r"^telemetry\.test: no answer in time$"):
             await post(sending, "https://telemetry.test/v1")
@@ -228,7 +228,7 @@ async def test_a_way_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("fault", ["black-hole", "hang-before-reading"])
 async def test_cancelled_on_the_way(fault: str) -> None:
     with FaultServer(faults=fault, tls=fault != "black-hole") as server:
-        sending = Connection(server.endpoint)
+        sending = Connection(server.endpoint, "test")
         asking = asyncio.ensure_future(post(sending, server.endpoint))
         if fault == "black-hole":
             await asyncio.sleep(0.05)
@@ -271,7 +271,7 @@ async def test_over_tls_a_connection_is_kept_too(tls_server: Server, monkeypatch
     context = tls_server.context(None)
     assert context is not None
     context.set_alpn_protocols(["h2", "http/1.1"])
-    sending = Connection(tls_server.endpoint)
+    sending = Connection(tls_server.endpoint, "test")
     for _ in range(3):
         assert await post(sending, tls_server.endpoint) == 200
     assert len({request.peer for request in tls_server.seen}) == 1
@@ -373,7 +373,7 @@ async def test_a_proxy_sees_the_name_and_not_the_report(tls_server: Server, monk
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args: pytest.fail("asked for the name"))
     async with running(Proxy(tls_server.port)) as proxy:
         monkeypatch.setenv("https_proxy", f"http://anna:hunter%402@{proxy.address}")
-        sending = Connection("https://telemetry.test/v1")
+        sending = Connection("https://telemetry.test/v1", "test")
         for _ in range(2):
             assert await post(sending, "https://telemetry.test/v1") == 200
         await sending.close()
@@ -447,7 +447,7 @@ async def test_a_proxy_over_tls(tls_server: Server, monkeypatch: pytest.MonkeyPa
         if sys.version_info < (3, 11):
             assert "needs Python 3.11" in await problem_of("https://telemetry.test/v1")
             return
-        sending = Connection("https://telemetry.test/v1")
+        sending = Connection("https://telemetry.test/v1", "test")
         for _ in range(2):
             assert await post(sending, "https://telemetry.test/v1") == 200
         await sending.close()

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cmdorc_telemetry.errors import RetryLater
+from cmdorc_telemetry.http import connection, route, wire
+from cmdorc_telemetry.http.answers import Answer
+from cmdorc_telemetry.http.connection import Connection
 from cmdorc_telemetry.types import Batch
-from cmdorc_telemetry_http import HttpReporter, connection, route, wire
-from cmdorc_telemetry_http.answers import Answer
-from cmdorc_telemetry_http.connection import Connection
+from cmdorc_telemetry_http import HttpReporter
 
 if TYPE_CHECKING:
     from .conftest import Server
@@ -58,7 +59,7 @@ class Raw:
         await writer.wait_closed()
 
     def connect(self) -> Connection:
-        return Connection(f"http://{self.host}/v1")
+        return Connection(f"http://{self.host}/v1", "test")
 
 
 async def request_of(reader: asyncio.StreamReader) -> bytes:
@@ -156,7 +157,7 @@ async def test_what_is_sent() -> None:
         await sending.request("POST", url, {"If-None-Match": '"é"'}, b"{}")
         await sending.request("DELETE", url, {})
         await sending.close()
-    common = b"Host: %b\r\nUser-Agent: cmdorc-telemetry-http/0.1.0\r\n" % raw.host.encode()
+    common = b"Host: %b\r\nUser-Agent: test\r\n" % raw.host.encode()
     common += b"Accept: application/json\r\nAccept-Encoding: identity\r\n"
     assert raw.requests == [
         b"POST /v1/%C3%BC/a%2Fb?c HTTP/1.1\r\n" + common + b'If-None-Match: "\xe9"\r\nContent-Length: 2\r\n\r\n{}',
@@ -321,7 +322,7 @@ async def test_two_at_once() -> None:
 
 async def test_what_is_in_use_at_close_is_not_kept(server: Server) -> None:
     server.will("slow-answer")
-    sending = Connection(server.endpoint)
+    sending = Connection(server.endpoint, "test")
     asking = asyncio.ensure_future(sending.request("POST", server.endpoint + "/report", {}, b'{"event_id":"e"}'))
     await asyncio.to_thread(server.wait_for, lambda server: len(server.seen) == 1)
     await sending.close()
@@ -378,7 +379,7 @@ async def test_an_answer_within_the_request() -> None:
 
 @pytest.mark.parametrize("kept", [False, True])
 async def test_cancelled_it_closes(server: Server, kept: bool) -> None:
-    sending = Connection(server.endpoint)
+    sending = Connection(server.endpoint, "test")
     if kept:
         await sending.request("GET", server.endpoint + "/policy", {})
     server.will("hang-after-reading")

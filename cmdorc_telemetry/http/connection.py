@@ -12,9 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import h11
 
-from cmdorc_telemetry.errors import RetryLater
-
-from . import __version__
+from ..errors import RetryLater
 from .answers import Answer
 from .deadline import deadline
 from .route import Route, authority
@@ -29,13 +27,13 @@ _REST_SECONDS = 4.0
 class Connection:
     """A connection to one server, kept between requests. To be used in one event loop."""
 
-    def __init__(self, endpoint: str) -> None:
-        """``endpoint`` is a checked address."""
+    def __init__(self, endpoint: str, agent: str) -> None:
+        """``endpoint`` is a checked address; ``agent`` is what it is told of who asks, such as ``name/1.0``."""
         parts = urlsplit(endpoint)
         self._name = parts.netloc
         self._headers = {
             "Host": authority(parts, parts.port),
-            "User-Agent": f"cmdorc-telemetry-http/{__version__}",
+            "User-Agent": agent,
             "Accept": "application/json",
             "Accept-Encoding": "identity",  # answers are small; none may blow up
         }

@@ -17,7 +17,7 @@ def deadline(seconds: float) -> Iterator[None]:
     task = asyncio.current_task()
     assert task is not None
     expired, cancelled_before = False, 0
-    if sys.version_info >= (3, 11):
+    if sys.version_info >= (3, 11):  # pragma: no branch - depends on the Python version
         cancelled_before = task.cancelling()
 
     def expire() -> None:

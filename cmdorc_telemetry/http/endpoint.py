@@ -8,8 +8,11 @@ from urllib.parse import urlsplit
 _LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
-def check_endpoint(endpoint: str) -> str | None:
-    """What is wrong with ``endpoint`` and what would be right, or None. Never repeats credentials."""
+def check_endpoint(endpoint: str, secret: str) -> str | None:
+    """What is wrong with ``endpoint`` and what would be right, or None. Never repeats credentials.
+
+    ``secret`` is the name of the setting that they belong into.
+    """
     if not endpoint or any(not char.isprintable() or char in " \\" for char in endpoint):
         return "endpoint: found an empty address, or one with spaces or backslashes; expected an https:// address"
     try:
@@ -20,7 +23,7 @@ def check_endpoint(endpoint: str) -> str | None:
     except ValueError as fault:  # UnicodeError is one
         return f"endpoint: found no address ({fault}); expected one such as 'https://t.example/v1'"
     if has_user:
-        return "endpoint: found a user name or password in the address; expected none: use the key 'token'"
+        return f"endpoint: found a user name or password in the address; expected none: use the key {secret!r}"
     if "?" in endpoint or "#" in endpoint:
         return "endpoint: found a query or fragment in the address; expected one that ends with its path"
     if parts.scheme not in ("http", "https") or not host:
@@ -30,11 +33,11 @@ def check_endpoint(endpoint: str) -> str | None:
     return None
 
 
-def check_token(token: str | None) -> str | None:
-    """What is wrong with ``token``, or None. Never repeats it."""
-    if token is None or (token and token.isascii() and token.isprintable() and " " not in token):
+def check_secret(name: str, secret: str | None) -> str | None:
+    """What is wrong with the secret of that name, such as a token, or None. Never repeats it."""
+    if secret is None or (secret and secret.isascii() and secret.isprintable() and " " not in secret):
         return None
-    return "token: found an empty one, or spaces or characters beyond ASCII in it; expected the bare token"
+    return f"{name}: found an empty one, or spaces or characters beyond ASCII in it; expected the bare {name}"
 
 
 def is_loopback(host: str) -> bool:

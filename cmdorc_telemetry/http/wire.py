@@ -80,10 +80,10 @@ class Wire(asyncio.Protocol):
     def wake(self) -> bool:
         """End the rest. Whether the connection can still be used."""
         rest, self._rest = self._rest, None
-        if rest is not None:
-            rest.cancel()
-            if rest.when() <= asyncio.get_running_loop().time():  # a loop that is held up comes late
-                self.transport.abort()
+        assert rest is not None
+        rest.cancel()
+        if rest.when() <= asyncio.get_running_loop().time():  # a loop that is held up comes late
+            self.transport.abort()
         return not self.transport.is_closing()
 
     # -- what the transport tells -------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class Wire(asyncio.Protocol):
                         self._settle(Problem("no HTTP answer"))
                 elif isinstance(event, h11.Data):
                     self._body += event.data
-                elif event is h11.PAUSED or isinstance(event, h11.EndOfMessage):  # paused: what a proxy let through
+                else:  # the end; or paused, where a proxy has let this through
                     self._settle(self._answer(bytes(self._body)))
         except h11.RemoteProtocolError:
             ended = self._http.trailing_data[1]

@@ -230,7 +230,7 @@ def _usable(proxy: str) -> SplitResult:
     with suppress(ValueError):
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         if parts.scheme in ("http", "https") and _host(parts) and _port(parts):
-            if parts.scheme == "https" and sys.version_info < (3, 11):
+            if parts.scheme == "https" and sys.version_info < (3, 11):  # pragma: no cover - Python 3.10 only
                 raise Problem("a proxy in HTTPS_PROXY that is https:// itself needs Python 3.11")
             return parts
     raise Problem("HTTPS_PROXY holds no address of a proxy; expected http:// or https://")
