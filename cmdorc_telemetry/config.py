@@ -187,8 +187,13 @@ _DESTINATION_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
 }
 _FOR_EVER = 1e9
 """Seconds. TOML knows whole numbers of any size, and infinity."""
-_OWN_NAMES = ("history", "detectors")
-"""Destinations that are built in."""
+_HISTORY, DETECTOR = "history", "detector-"
+"""Destinations that are built in: one of that name, and those whose names begin so."""
+
+
+def is_built_in(destination: str) -> bool:
+    """Whether it is none of a file or of a program: the history, or a detector. It never leaves this machine."""
+    return destination == _HISTORY or destination.startswith(DETECTOR)
 
 
 def load_layer(path: Path) -> Layer:
@@ -287,7 +292,7 @@ def _destination(path: Path, name: str, entry: Mapping[str, Any]) -> Destination
     prefix = f"telemetry.to.{name}"
     if not name.replace("-", "").replace("_", "").isalnum():
         raise ConfigError(path, prefix, f"found the name {name!r}", "letters, digits, - and _ only")
-    if name in _OWN_NAMES or name.startswith("code-"):
+    if is_built_in(name) or name == "detectors" or name.startswith("code-"):
         raise ConfigError(path, prefix, f"found the name {name!r}", "another one: cmdorc-telemetry uses it itself")
     for key, value in entry.items():
         _check(path, prefix, key, value, _DESTINATION_KEYS, closed=False)

@@ -33,6 +33,8 @@ class Installed(NamedTuple):
     value: str
     distribution: str
     version: str
+    api: str = ""
+    """The version of the hooks that it was written for, such as ``v1``; empty where it does not say."""
 
     @property
     def origin(self) -> str:
@@ -85,8 +87,14 @@ def _scan() -> list[Installed]:
     for point in metadata.entry_points(group=hookspecs.PROJECT):
         about: Any = (point.dist.metadata if point.dist is not None else None) or {}  # a broken installation has none
         name, version = (str(about.get(key, "unknown")) for key in ("Name", "Version"))
-        found.append(Installed(point.name, point.value, name, version))
+        found.append(Installed(point.name, point.value, name, version, _api(point)))
     return sorted(found, key=lambda each: (each.name, each.distribution))
+
+
+def _api(point: Any) -> str:
+    points = point.dist.entry_points if point.dist is not None else ()
+    said = (each.value for each in points if (each.group, each.name) == (hookspecs.API_GROUP, point.name))
+    return str(next(said, ""))
 
 
 def _read(cache: Path) -> list[_Kept]:

@@ -75,6 +75,11 @@ class Home(NamedTuple):
         return self.telemetry / "audit"
 
     @property
+    def plugins(self) -> Path:
+        """The directory of what plugins keep, in a directory of its own each."""
+        return self.telemetry / "plugins"
+
+    @property
     def erasure(self) -> Path:
         """Exists while servers are still to be asked to erase an install."""
         return self.telemetry / "erasure.toml"

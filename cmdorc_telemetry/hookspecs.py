@@ -15,7 +15,7 @@ Rules for all of them:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
@@ -23,14 +23,47 @@ if TYPE_CHECKING:
     from .detector import Detector
     from .reporter import TelemetryReporter
     from .spec import TelemetrySpec
-    from .types import Anomaly, Chain, CompletedRun, Event, Session, Trigger
+    from .types import Anomaly, Chain, CompletedRun, Event, Session, Setup, Trigger
 
 PROJECT = "cmdorc_telemetry"
 """Name of the pluggy project and of the entry-point group."""
 
 API_VERSION = 1
 """Raised when a hook's name or arguments change in a way that breaks plugins."""
+OLDEST_API_VERSION = 1
+"""Plugins that were written for this one still work."""
+API_GROUP = f"{PROJECT}.api"
+"""The entry-point group in which a distribution says for which version each of its plugins was written, such as ``v1``.
+One that says nothing was written for the first."""
 
+
+class Deprecated(NamedTuple):
+    """Something of this page that works for one minor version more."""
+
+    since: str
+    """The version of cmdorc-telemetry that deprecated it: with the minor version after the next, it is gone."""
+    instead: str
+    """What to use in its place."""
+
+
+DEPRECATED: Mapping[str, Deprecated] = {}
+"""A hook, or one of its arguments as ``hook(argument)``. Whoever loads a plugin that uses it is warned."""
+
+
+def incompatible(api: str) -> tuple[str, str] | None:
+    """Why a plugin that was written for ``api`` cannot be used here, and the fix; None where it can."""
+    number = int(api[1:] or "0") if api[:1] == "v" and api[1:].isdecimal() else 0
+    if api and not number:
+        return f"says that it was written for API {api!r}, which is no version", "report it to its author"
+    number = number or 1
+    if number > API_VERSION:
+        return f"was written for API v{number}, and this is v{API_VERSION}", f"pip install --upgrade {_CORE}"
+    if number < OLDEST_API_VERSION:
+        return f"was written for API v{number}, and this is v{API_VERSION}", "upgrade it, or ask its author to"
+    return None
+
+
+_CORE = "cmdorc-telemetry"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -84,6 +117,19 @@ def telemetry_specs() -> Sequence[TelemetrySpec]:  # type: ignore[empty-body]
 
 
 @hookspec
+def telemetry_configure(setup: Setup) -> None:
+    """Called with this plugin's own settings before anything is imported from the journal, so before any event is
+    anonymized; again in a forked child, and wherever the stages are put together anew. Reporters and detectors get
+    theirs when they are made.
+
+    What it raises, such as the ConfigError of ``setup.read``, takes the plugin out. It may have been an anonymizer:
+    nothing is shared until that is mended.
+
+    Example: ``def telemetry_configure(self, setup): self.settings = setup.read(Settings)``
+    """
+
+
+@hookspec
 def telemetry_reporters() -> Sequence[type[TelemetryReporter]]:  # type: ignore[empty-body]
     """The reporter classes of this plugin. Called once, at start. Each has a ``Settings`` Struct."""
 
@@ -107,9 +153,14 @@ def telemetry_anonymize(event: Event) -> Mapping[str, Any]:  # type: ignore[empt
 
 @hookspec
 def telemetry_detectors() -> Sequence[type[Detector]]:  # type: ignore[empty-body]
-    """The detector classes of this plugin. Called once, at start. Each has a ``Settings`` Struct."""
+    """The detector classes of this plugin. Called once, at start. Each has a ``Settings`` Struct, the keys of
+    ``[telemetry.settings.NAME]``, and is a private destination, ``detector-NAME``."""
 
 
 @hookspec
 def telemetry_anomaly(anomaly: Anomaly) -> None:
-    """A detector raised an alert. Called once an episode, on the telemetry thread."""
+    """A detector raised an alert whose actions have ``alert``. Called once an episode, on the detector's thread; again,
+    where the process was killed meanwhile.
+
+    Example: ``def telemetry_anomaly(anomaly): subprocess.run(["notify-send", anomaly.message])``
+    """

@@ -19,6 +19,7 @@ from .config import DestinationConfig, TelemetryLevel
 from .decision import Decision, level_name
 from .delivery import Delivery, Destination
 from .destinations import configured_destinations, make_reporter
+from .detection import Detection
 from .discovery import installed
 from .erasure import load_owed
 from .errors import ConsentError, StorageError
@@ -46,7 +47,7 @@ from .spec import (
     read_wishes,
 )
 from .spool import Spool
-from .types import DropReason, Row, View
+from .types import DropReason, Leased, Row, View
 
 log = logging.getLogger("cmdorc_telemetry")
 
@@ -75,7 +76,9 @@ class Pipeline:
         self.shapes = Shapes(self.registry)
         self.shapes.expire(clock.day(clock.wall()))
         self.classes = host.reporters()
+        host.configure(situation.user, situation.home, self.registry)
         self.anonymizers = host.anonymizers()
+        self.detection = Detection(host, situation.home, self.registry, lambda: self.situation)
         self.configured = configured_destinations(situation, self.classes)
         self.decision = Decision(situation, self.registry, self.shapes)
         self._importer = Importer(self.home.journal, self.decision, self._gate())
@@ -144,7 +147,8 @@ class Pipeline:
             log.warning("the spool could not be read and was moved to %s; a new one was begun", spool.moved_aside)
         try:
             if self.policy.record:  # otherwise nobody asked for its destinations to go
-                spool.register(self.views(), withdrawn=[to.name for to in self.waiting], owner_lives=self._owner_lives)
+                views = [*self.views(), *self.detection.absent(spool.ledger())]
+                spool.register(views, withdrawn=[to.name for to in self.waiting], owner_lives=self._owner_lives)
             self.heed(spool.policies())
             self._account(spool)
         except BaseException:
@@ -159,7 +163,8 @@ class Pipeline:
 
     def views(self) -> list[View]:
         """What each destination gets to see."""
-        return [View(name=HISTORY, audience="private", identity=HISTORY), *(self._view(to) for to in self.allowed)]
+        history = View(name=HISTORY, audience="private", identity=HISTORY)
+        return [history, *self.detection.views(), *(self._view(to) for to in self.allowed)]
 
     def _view(self, to: DestinationConfig) -> View:
         private, kinds = to.audience == "private", None
@@ -261,15 +266,19 @@ class Pipeline:
         settings = HistoryReporter.Settings(
             str(self.home.history), self.situation.user.sync, self.situation.user.bounds.history_mib
         )
-        history = Destination(HISTORY, lambda: HistoryReporter(settings),
-                              lambda item: item.row.private if self.policy.record else None, refresh=self.ask,
+        history = Destination(HISTORY, lambda: HistoryReporter(settings), self._own_body, refresh=self.ask,
                               trusted=True)  # fmt: skip
-        return [history, *(self._route(to) for to in self.allowed if to.plugin in self.classes)]
+        return [history, *self.detection.routes(self._own_body, self.ask),
+                *(self._route(to) for to in self.allowed if to.plugin in self.classes)]  # fmt: skip
 
     def _route(self, to: DestinationConfig) -> Destination:
         return Destination(to.name, lambda: make_reporter(self.classes[to.plugin], to, self.situation.environ),
                            lambda item: self.body_for(to, item.row), to.timeout, self.ask,
                            audit=self.audit_log(to.name), heed=lambda policy: self.heed({to.name: policy}))  # fmt: skip
+
+    def _own_body(self, item: Leased) -> bytes | None:
+        """What stays on this machine gets all there is, as long as anything is recorded."""
+        return item.row.private if self.policy.record else None
 
     def audit_log(self, name: str) -> AuditLog:
         """Where every batch for a destination is written down before it leaves."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,12 +21,14 @@ from pluggy import PluginManager
 from . import clock, hookspecs
 from .anonymizers import Anonymizer
 from .application import CMDORC, Application
+from .config import Layer
 from .detector import Detector
 from .discovery import Installed, installed
 from .errors import ConfigError, PluginError, nearest, told
+from .home import Home
 from .reporter import TelemetryReporter
 from .spec import SpecFile, TelemetryRegistry, TelemetrySpec
-from .types import Anomaly
+from .types import Anomaly, Setup
 
 log = logging.getLogger(hookspecs.PROJECT)
 
@@ -141,8 +144,12 @@ class PluginHost:
             self.fail(name, f"is offered twice: {owners}", "uninstall one of them")
             return
         self._origins[name] = found[0].origin
+        if (refused := hookspecs.incompatible(found[0].api)) is not None:
+            self.fail(name, *refused)
+            return
         try:
             plugin = found[0].load()
+            plugin = plugin() if isinstance(plugin, type) else plugin  # with a state of its own
         except BaseException as fault:
             if not _caught(fault):
                 raise
@@ -160,6 +167,8 @@ class PluginHost:
             self._manager.register(plugin, name)
             self._manager.check_pending()
             self._check(name)
+            for what in self.deprecated(name):
+                warnings.warn(f"plugin {name!r} {what}", DeprecationWarning, stacklevel=2)
         except BaseException as fault:
             if not _caught(fault):
                 raise
@@ -203,6 +212,13 @@ class PluginHost:
         callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or []
         return sorted(caller.name for caller in callers)
 
+    def deprecated(self, name: str) -> list[str]:
+        """What a registered plugin uses that will be gone, and what to use instead."""
+        used = [each for hook in self.hooks_of(name) for owner, impl in self._impls(hook) if owner == name
+                for each in (hook, *(f"{hook}({argument})" for argument in impl.argnames))]  # fmt: skip
+        return [f"uses {each}, which is deprecated since {hookspecs.DEPRECATED[each].since}: use "
+                f"{hookspecs.DEPRECATED[each].instead}" for each in used if each in hookspecs.DEPRECATED]  # fmt: skip
+
     def listeners(self, hook: str) -> tuple[Listener, ...]:
         """The lifecycle hookimpls of ``hook``, in the order in which they registered."""
         return tuple(
@@ -216,6 +232,23 @@ class PluginHost:
     def detectors(self) -> dict[str, type[Detector]]:
         """Detector classes by name."""
         return self._classes("telemetry_detectors", Detector)
+
+    def configure(self, user: Layer, home: Home, specs: Iterable[TelemetrySpec], kind: type[Setup] = Setup) -> None:
+        """Give each plugin its own settings. One that cannot use them is out."""
+        for name, impl in self._impls("telemetry_configure"):
+            setup = kind(name=name, settings=user.settings.get(name, {}), where=str(user.source or ""),
+                         folder=home.plugins / name, specs=tuple(specs))  # fmt: skip
+            try:
+                _function(impl)(setup)
+            except BaseException as fault:
+                if not _caught(fault):
+                    raise
+                ours = isinstance(fault, ConfigError)
+                what = f"cannot be configured: {fault if ours else f'{type(fault).__name__}: {fault}'}"
+                fix = "correct its settings" if ours else "report it to its author"
+                self.fail(name, what, fix, logged=None if ours else f"cannot be configured: {told(fault)}")
+                self._manager.unregister(name=name)
+                self.unloaded.add(name)
 
     def _classes(self, hook: str, base: type[Any]) -> dict[str, type[Any]]:
         classes: dict[str, type[Any]] = {}

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Under nohup, or behind a shell's &, these are ignored, and so they would be by every child.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-FOR_WANT_OF = "no Chromium"
+FOR_WANT_OF = ("no Chromium", "no tmux")
 """What may be missing in CI, too: where nobody may install it."""
 
 
@@ -49,7 +49,8 @@ def _forbidden_skips(config: pytest.Config) -> int:
     reporter = config.pluginmanager.get_plugin("terminalreporter")  # absent in xdist's workers
     if reporter is None or not os.environ.get("CI"):
         return 0
-    return sum(FOR_WANT_OF not in str(report.longrepr) for report in reporter.stats.get("skipped", ()))
+    reasons = [str(report.longrepr) for report in reporter.stats.get("skipped", ())]
+    return sum(not any(want in reason for want in FOR_WANT_OF) for reason in reasons)
 
 
 @pytest.fixture

@@ -15,16 +15,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Struct
 
 from cmdorc_telemetry import CompletedRun, NoopReporter, anonymizers, hookimpl, plugins
 from cmdorc_telemetry.anonymizers import Anonymizer
+from cmdorc_telemetry.config import Layer
 from cmdorc_telemetry.detector import Detector
 from cmdorc_telemetry.discovery import Installed
 from cmdorc_telemetry.errors import PluginError
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spec import CORE, load_spec
-from cmdorc_telemetry.types import Anomaly, Event
+from cmdorc_telemetry.types import Anomaly, Event, Setup
 
 RUN = CompletedRun(run_id="r", command_name="Tests", state="success")
 EVENT = Event(spec="cmdorc.core@1", name="e", fields={"os": "linux"})
@@ -502,6 +505,95 @@ def test_specs_come_with_the_plugin_that_brings_them() -> None:
     host = PluginHost(objects=[module(telemetry_specs=lambda: [CORE, core]), module(telemetry_specs=lambda: ())])
     assert host.specs() == [("made", core)]
     assert host.failures == {"made": f"telemetry_specs returned {CORE!r} (return objects of TelemetrySpec)"}
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+class Loud(Struct, forbid_unknown_fields=True):
+    loud: bool = False
+
+
+def configured(host: PluginHost, settings: dict[str, Any], tmp_path: Path) -> None:
+    host.configure(Layer(source=Path("c.toml"), settings=settings), Home(tmp_path), [load_spec(CORE)])
+
+
+def test_each_plugin_gets_its_own_settings_and_a_folder_of_its_own(tmp_path: Path) -> None:
+    setups: list[Setup] = []
+
+    def keep(setup: Setup) -> None:
+        setups.append(setup)
+
+    host = PluginHost(objects=[module(telemetry_configure=keep), module(telemetry_configure=keep)])
+    configured(host, {"made": {"loud": True}, "bell": {"loud": False}}, tmp_path)
+    assert host.failures == {}
+    setups.sort(key=lambda setup: setup.name)
+    assert [setup.name for setup in setups] == ["made", "made-1"]
+    assert [setup.read(Loud).loud for setup in setups] == [True, False]
+    assert setups[0].folder == tmp_path / "telemetry" / "plugins" / "made"
+    assert [spec.ref for spec in setups[0].specs] == ["cmdorc.core@1"]
+    assert not (tmp_path / "telemetry").exists()
+
+
+def test_one_that_cannot_use_its_settings_is_out_and_holds_back_what_it_may_have_anonymized(
+    tmp_path: Path, warnings: Callable[[], list[str]]
+) -> None:
+    def read(setup: Setup) -> None:
+        setup.read(Loud)
+
+    host = PluginHost(objects=[module(telemetry_configure=read, telemetry_anonymize=lambda event: {}), listening([])])
+    configured(host, {"made": {"lout": True}}, tmp_path)
+    what = "c.toml: telemetry.settings.made.lout: unknown key; expected one of loud. Did you mean 'loud'?"
+    assert host.failures == {"made": f"cannot be configured: {what} (correct its settings)"}
+    assert warnings() == [f"plugin 'made' cannot be configured: {what}. Fix: correct its settings"]
+    assert host.unloaded == {"made"}
+    assert host.names() == ["made-1"]
+    assert host.anonymizers() == []
+
+
+@pytest.mark.parametrize("fault", [ValueError("secret"), SystemExit("secret")])
+def test_what_a_plugin_raises_while_it_is_configured_is_in_no_log(
+    fault: BaseException, tmp_path: Path, warnings: Callable[[], list[str]]
+) -> None:
+    def fail(setup: Setup) -> None:
+        raise fault
+
+    host = PluginHost(objects=[module(telemetry_configure=fail)])
+    configured(host, {}, tmp_path)
+    kind = type(fault).__name__
+    assert host.failures == {"made": f"cannot be configured: {kind}: secret (report it to its author)"}
+    (warning,) = warnings()
+    assert "secret" not in warning
+    assert f"cannot be configured: {kind} at test_plugins.py:" in warning
+
+
+def test_ctrl_c_while_a_plugin_is_configured_is_the_users_own(tmp_path: Path) -> None:
+    def interrupt(setup: Setup) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        configured(PluginHost(objects=[module(telemetry_configure=interrupt)]), {}, tmp_path)
+
+
+COUNTING = """
+from cmdorc_telemetry import hookimpl
+class Plugin:
+    def __init__(self):
+        self.runs = []
+    @hookimpl
+    def cmdorc_completed(self, run):
+        self.runs.append(run)
+"""
+
+
+def test_an_entry_point_that_is_a_class_is_made_anew_for_each_host(site: Site) -> None:
+    module_name = site.install("counting", COUNTING)
+    (points,) = site.folder.glob("*.dist-info/entry_points.txt")
+    points.write_text(f"[cmdorc_telemetry]\ncounting = {module_name}:Plugin\n")
+    first, second = PluginHost(["counting"]), PluginHost(["counting"])
+    fire(first)
+    assert (first.failures, second.failures) == ({}, {})
+    assert [len(host._manager.get_plugin("counting").runs) for host in (first, second)] == [1, 0]
 
 
 # -- anonymizers -------------------------------------------------------------------------------------------------------

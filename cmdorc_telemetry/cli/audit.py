@@ -106,7 +106,7 @@ def _fields(screen: Screen, shown: Sequence[Entry]) -> None:
 
 def _verify(machine: Machine, to: str | None, as_json: bool) -> None:
     from .. import audit
-    from ..history import NAME as HISTORY
+    from ..config import is_built_in
 
     spools = Counter[str]()
 
@@ -116,7 +116,7 @@ def _verify(machine: Machine, to: str | None, as_json: bool) -> None:
             return "", {}
         with closing(spool):
             spools[spool.epoch] += 1
-            return spool.epoch, {name: each for name, each in spool.ledger().items() if name != HISTORY}
+            return spool.epoch, {name: each for name, each in spool.ledger().items() if not is_built_in(name)}
 
     wrong = [each for each in audit.verify(machine.home, look) if to in (None, each.destination)]
     if as_json:

@@ -23,10 +23,10 @@ _AUDIT = re.compile(r"[\w-]+(\.\d+)?\.jsonl")
 
 
 def delete(home: Home, local_files: Iterable[Path], busy: Collection[Path] = ()) -> tuple[list[str], list[str]]:
-    """Delete journal, spool, history, audit, identifiers, salt and ``local_files``. What went, and what would not.
+    """Delete journal, spool, history, audit, what plugins keep, identifiers, salt and ``local_files``.
 
-    The locks go, too, but for those of ``busy``, who still send. The note of who is to erase this install stays: it is
-    struck out by answers, not by us.
+    Gives what went, and what would not. The locks go, too, but for those of ``busy``, who still send. The note of who
+    is to erase this install stays: it is struck out by answers, not by us.
     """
     gone: list[str] = []
     faults: list[str] = []
@@ -35,6 +35,8 @@ def delete(home: Home, local_files: Iterable[Path], busy: Collection[Path] = ())
     _several(segments, home.journal, "segment", gone, faults)
     audit = [path for path in _inside(home.audit) if _AUDIT.fullmatch(path.name)]
     _several(audit, home.audit, "file", gone, faults)
+    for folder in _folders(home.plugins):
+        _several(_inside(folder), folder, "file", gone, faults)
     databases = [path for path in _inside(home.telemetry) for base in (home.spool, home.history) if _is_of(path, base)]
     identity = (home.install_id, home.salt)
     aside = [path for path in _inside(home.root) for base in identity if path != base and _is_of(path, base)]
@@ -51,7 +53,7 @@ def delete(home: Home, local_files: Iterable[Path], busy: Collection[Path] = ())
     locks += [path for path in _inside(home.telemetry) for base in own if _is_of(path, base)]
     for path in [*locks, home.discovered]:
         _deleted(path, faults)
-    for folder in (home.journal, home.audit, home.locks):
+    for folder in (home.journal, home.audit, home.locks, *_folders(home.plugins), home.plugins):
         with suppress(OSError):  # not there, or something else is in it
             folder.rmdir()
     return gone, faults
@@ -114,6 +116,14 @@ def _is_of(path: Path, base: Path) -> bool:
 def _inside(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError:
+        return []
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The directories in ``folder``: of a plugin each."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
     except OSError:
         return []
 

@@ -17,13 +17,12 @@ from typing import NamedTuple
 import click
 
 from .. import clock
-from ..config import DestinationConfig
+from ..config import DestinationConfig, is_built_in
 from ..consent import Consent, load_consent, renew
 from ..destinations import make_reporter
 from ..erasure import Owed, load_owed, note, strike
 from ..errors import ConfigError, ConsentError, Rejected, StorageError, TelemetryError
 from ..files import FileLock
-from ..history import NAME as HISTORY
 from ..home import Home
 from ..identity import Identity, drop_identity
 from ..reporter import TelemetryReporter
@@ -59,7 +58,7 @@ def reached(home: Home) -> dict[str, str]:
         known = spool.identities(_since(home))
     consent = _decision(home)
     known |= consent.destinations if consent is not None else {}
-    return {name: lead for name, lead in known.items() if name != HISTORY}
+    return {name: lead for name, lead in known.items() if not is_built_in(name)}
 
 
 def _since(home: Home) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from .. import __version__, audit, clock
+from ..config import is_built_in
 from ..errors import StorageError
 from ..history import NAME as HISTORY
 from ..insights import EventCounts, command_days, event_counts, newest_bodies
@@ -109,6 +110,9 @@ def _places(standing: Standing) -> Iterator[PlaceFacts]:
     if not (standing.recording_elsewhere or standing.history.recorded):
         return
     yield PlaceFacts(name=HISTORY, whose="here", where="for your own statistics", ledger=standing.history)
+    for ledger in standing.detectors:
+        yield PlaceFacts(name=ledger.name, whose="here", where="looks for what is unusual", note=ledger.last_error,
+                         well=not ledger.failures, ledger=ledger)  # fmt: skip
     for each in standing.destinations:
         state, *more = (part if isinstance(part, str) else part[0] for part in state_of(each))
         yield PlaceFacts(name=each.name, whose=_whose(each.audience), where=place(each.target), state=state,
@@ -183,7 +187,7 @@ def _alarms(machine: Machine) -> Iterator[str]:
         if spool is None:
             return "", {}
         with closing(spool):
-            return spool.epoch, {name: each for name, each in spool.ledger().items() if name != HISTORY}
+            return spool.epoch, {name: each for name, each in spool.ledger().items() if not is_built_in(name)}
 
     return map(str, audit.verify(machine.home, look))
 

@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from .. import clock
-from ..config import DestinationConfig, TelemetryLevel
+from ..config import DestinationConfig, TelemetryLevel, is_built_in
 from ..decision import level_name
 from ..erasure import Owed, load_owed
 from ..errors import StorageError
@@ -62,6 +62,7 @@ class Standing(Struct, kw_only=True):
     ignored: tuple[str, ...]
     destinations: list[Place]
     history: Ledger
+    detectors: list[Ledger]
     removed: list[Ledger]
     """Destinations that are no more."""
     segments: int = 0
@@ -120,8 +121,9 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         problems.append(f"Nothing is shared: {blocked}.")
     now = clock.wall()
     places = [_place(machine, to, ledgers.get(to.name), now) for to in pipeline.configured]
-    known = {HISTORY, *(place.name for place in places)}
-    places += [_injected(ledger) for ledger in ledgers.values() if not ledger.removed and ledger.name not in known]
+    known = {place.name for place in places}
+    there = [ledger for ledger in ledgers.values() if not ledger.removed]
+    places += [_injected(ledger) for ledger in there if not is_built_in(ledger.name) and ledger.name not in known]
     asked = waiting(machine)
     return Standing(
         recording=policy.record,
@@ -137,6 +139,7 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         ignored=(*policy.ignored, *pipeline.registry.refused),
         destinations=places,
         history=ledgers.get(HISTORY, Ledger(name=HISTORY)),
+        detectors=[ledger for ledger in there if is_built_in(ledger.name) and ledger.name != HISTORY],
         removed=[ledger for ledger in ledgers.values() if ledger.removed],
         segments=len(segments.left),
         records=records(segments.left),
@@ -145,7 +148,7 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         usage=used,
         withheld=withheld,
         slow=slow,
-        last_report=max((each.last_report for name, each in ledgers.items() if name != HISTORY), default=0.0),
+        last_report=max((each.last_report for name, each in ledgers.items() if not is_built_in(name)), default=0.0),
         broken_plugins=dict(machine.host.failures),
         fields_waiting=asked.names(machine.application.spec),
         specs_waiting=[spec.meta.name for spec in asked.specs],

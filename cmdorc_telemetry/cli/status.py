@@ -110,7 +110,7 @@ def decision(found: Standing) -> list[tuple[str, Part]]:
 
 def _events(found: Standing, *, stacked: bool) -> list[tuple[str, Part]]:
     rows: list[tuple[str, Part]] = []
-    for each in [found.history, *(to.ledger for to in found.destinations)]:
+    for each in [found.history, *found.detectors, *(to.ledger for to in found.destinations)]:
         terms = re.split(" (?=[=+] )", str(each)) if stacked else [str(each)]
         rows.extend(("" if number else each.name, term) for number, term in enumerate(terms))
     if found.segments:
@@ -193,6 +193,8 @@ def troubles(found: Standing) -> list[tuple[str, ...]]:
     """What waits for the user or is wrong, each with the line that helps, if there is one."""
     told: list[tuple[str, ...]] = [(text,) for text in found.problems]
     told += [(f"Plugin {name!r} {what}",) for name, what in found.broken_plugins.items()]
+    told += [(f"{each.name} cannot learn: {each.last_error}. Events wait for it.",)
+             for each in found.detectors if each.failures]  # fmt: skip
     if dead := sum(each.ledger.set_aside for each in found.destinations):
         text = f"{plural(dead, 'event was', 'events were')} rejected and set aside."
         told.append((text, command_line("dead-letters")))

@@ -81,6 +81,7 @@ def _size(path: Path) -> int:
 
 def _moved_aside(machine: Machine) -> list[Path]:
     home = machine.home
-    found = [path for folder in (home.root, home.telemetry) for path in folder.glob("*.corrupt-*")]
+    folders = (home.root, home.telemetry, *home.plugins.glob("*"))
+    found = [path for folder in folders for path in folder.glob("*.corrupt-*")]
     found = [path for path in found if not path.name.endswith("-wal")]  # which belongs to another one
     return sorted([*found, *home.journal.glob("*.corrupt")])

@@ -71,13 +71,14 @@ class Machine:
         path.write_text(text, encoding="utf-8")
         return path
 
-    def plugin(self, name: str, code: str = JOT, *, version: str = "1.0") -> None:
+    def plugin(self, name: str, code: str = JOT, *, version: str = "1.0", api: str = "") -> None:
         """Install a distribution of that name with one module and one entry point."""
         info = self.site / f"{name}-{version}.dist-info"
         info.mkdir(parents=True)
         (self.site / f"{name}.py").write_text(code, encoding="utf-8")
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[cmdorc_telemetry]\n{name} = {name}\n")
+        declared = f"[cmdorc_telemetry.api]\n{name} = {api}\n" if api else ""
+        (info / "entry_points.txt").write_text(f"[cmdorc_telemetry]\n{name} = {name}\n{declared}")
         self._patch.syspath_prepend(str(self.site))
         self._patch.setenv("PYTHONPATH", str(self.site), prepend=os.pathsep)
         self._modules.append(name)

@@ -101,13 +101,13 @@ def test_a_server_that_is_down_keeps_its_events_pending(machine) -> None:
 
 
 def test_a_missing_plugin_keeps_them_too_and_is_named(machine) -> None:
-    machine.config('[telemetry.to.board]\nplugin = "prometheus"\n')
+    machine.config('[telemetry.to.board]\nplugin = "graphs"\n')
     machine.opt_in()
     machine.record()
     result = machine("flush", code=1)
     assert ledgers(result.stdout) == {"board": (2, 0, 2, 0), "history": (2, 2, 0, 0)}
     assert result.stderr == (
-        "board: plugin prometheus is not installed, 2 pending: pip install cmdorc-telemetry-prometheus\n"
+        "board: plugin graphs is not installed, 2 pending: pip install cmdorc-telemetry-graphs\n"
     )
 
 

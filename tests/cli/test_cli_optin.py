@@ -66,7 +66,7 @@ def test_every_field_and_destination_is_shown(machine) -> None:
     machine.plugin("jot")
     machine.config(
         HTTP.replace('["http"]', '["http", "jot"]')
-        + '[telemetry.to.mine]\nplugin = "jot"\naudience = "private"\n[telemetry.to.board]\nplugin = "prometheus"\n'
+        + '[telemetry.to.mine]\nplugin = "jot"\naudience = "private"\n[telemetry.to.board]\nplugin = "graphs"\n'
         '[telemetry.to.less]\nplugin = "jot"\nlevel = "minimal"\nevents = ["command_completed", "trigger_fired"]\n'
     )
     (core,) = TelemetryRegistry.with_core()
@@ -89,7 +89,7 @@ def test_every_field_and_destination_is_shown(machine) -> None:
     assert "Never shared: command_name, config_name, message, run_id, trigger_event, trigger_names.\n" in shown
     assert "  http  http://127.0.0.1:9/v1  (shared)\n" in shown
     assert "  mine  jot  (yours, gets everything, names too)\n" in shown
-    assert "  board  prometheus  (shared · plugin prometheus is not installed)\n" in shown
+    assert "  board  graphs  (shared · plugin graphs is not installed)\n" in shown
     assert "  less  jot  (shared · only command_completed, trigger_fired · at most level minimal)\n" in shown
     minimal = machine("opt-in", "--level", "minimal", "--yes").stderr
     assert "duration_ms" in minimal
@@ -259,10 +259,10 @@ def test_what_still_limits_it_is_said(machine, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_missing_plugin_is_named_with_the_line_that_helps(machine) -> None:
-    machine.config('[telemetry.to.board]\nplugin = "prometheus"\n')
+    machine.config('[telemetry.to.board]\nplugin = "graphs"\n')
     assert (
-        "! board: plugin prometheus is not installed. Events wait for it.\n"
-        "  pip install cmdorc-telemetry-prometheus\n" in machine("opt-in", "--yes").stdout
+        "! board: plugin graphs is not installed. Events wait for it.\n"
+        "  pip install cmdorc-telemetry-graphs\n" in machine("opt-in", "--yes").stdout
     )
 
 

@@ -126,6 +126,9 @@ def test_every_file_beside_the_databases_goes_and_what_is_unknown_stays(machine)
     home.audit.mkdir()
     for name in ("http.jsonl", "http.1.jsonl", "code-12ab.jsonl", "notes.txt"):
         (home.audit / name).write_bytes(b"")
+    for name in ("own/key", "own/seen.db", "own/more/notes.txt", "stray.txt"):
+        (home.plugins / name).parent.mkdir(parents=True, exist_ok=True)
+        (home.plugins / name).write_bytes(b"")
     written = (".telemetry_salt.0123abcd", ".telemetry_install_id.0123abcd", "telemetry/.erasure.toml.0123abcd",
                "telemetry/.consent.toml.0123abcd", "telemetry/erasure.toml.corrupt-12",
                "telemetry_salt.corrupt-12")  # fmt: skip
@@ -135,9 +138,11 @@ def test_every_file_beside_the_databases_goes_and_what_is_unknown_stays(machine)
     assert f"deleted  {home.journal} (5 segments)" in lines
     assert f"deleted  {home.telemetry}/spool.db.corrupt-1234" in lines
     assert f"deleted  {home.audit} (3 files)" in lines
+    assert f"deleted  {home.plugins / 'own'} (2 files)" in lines
     assert set(machine.files()) == {
         "config.toml", "telemetry/consent.toml", "telemetry/journal/notes.txt", "telemetry/audit/notes.txt",
-        ".telemetry_salt.mine", "telemetry/.notes.toml.0123abcd",
+        ".telemetry_salt.mine", "telemetry/.notes.toml.0123abcd", "telemetry/plugins/own/more/notes.txt",
+        "telemetry/plugins/stray.txt",
     }  # fmt: skip
 
 

@@ -439,12 +439,12 @@ def state(machine, name: str) -> tuple[str, str]:
 
 
 def test_a_destination_whose_plugin_is_not_there(machine) -> None:
-    machine.config('[telemetry]\nplugins = ["http"]\n[telemetry.to.board]\nplugin = "prometheus"\nport = 9\n')
+    machine.config('[telemetry]\nplugins = ["http"]\n[telemetry.to.board]\nplugin = "graphs"\nport = 9\n')
     machine.opt_in()
-    assert state(machine, "board") == ("plugin-missing", "plugin prometheus is not installed")
+    assert state(machine, "board") == ("plugin-missing", "plugin graphs is not installed")
     shown = machine("status").stdout
-    assert "! board: plugin prometheus is not installed. Events wait for it.\n" in shown
-    assert "  pip install cmdorc-telemetry-prometheus\n" in shown
+    assert "! board: plugin graphs is not installed. Events wait for it.\n" in shown
+    assert "  pip install cmdorc-telemetry-graphs\n" in shown
 
 
 def test_a_destination_whose_plugin_is_not_enabled_or_broken(machine) -> None:
@@ -555,6 +555,53 @@ def test_a_reporter_that_code_injected_is_shown(machine) -> None:
     (found,) = machine.json("status")["destinations"]
     assert (found["target"], found["state"], found["ledger"]["acknowledged"]) == ("a running program", "up-to-date", 1)
     program.close()
+
+
+WATCH = """
+from msgspec import Struct
+from cmdorc_telemetry import hookimpl
+from cmdorc_telemetry.detector import Detector
+
+class Watch(Detector):
+    class Settings(Struct, forbid_unknown_fields=True):
+        step: int = 1
+
+    def score_one(self, event, payload):
+        return ()
+
+    def learn_one(self, event, payload):
+        pass
+
+@hookimpl
+def telemetry_detectors():
+    return [Watch]
+"""
+
+
+def test_a_detector_is_shown_beside_the_history_and_is_nobodys_destination(machine) -> None:
+    machine.plugin("watch", WATCH)
+    machine.config('[telemetry]\nplugins = ["watch"]\n')
+    machine.opt_in()
+    machine.record()
+    machine("flush")
+    told = machine.json("status")
+    assert told["destinations"] == []
+    ((detector,),) = [told["detectors"]]
+    assert (detector["name"], detector["recorded"], detector["acknowledged"]) == ("detector-watch", 2, 2)
+    assert "detector-watch  recorded 2 = acknowledged 2 + pending 0 + dropped 0" in machine("status").stdout
+    assert machine("audit", "--verify").exit_code == 0
+    assert "looks for what is unusual" in machine("view", "--output", "-").stdout
+
+
+def test_a_detector_whose_settings_are_wrong_says_why(machine) -> None:
+    machine.plugin("watch", WATCH)
+    machine.config('[telemetry]\nplugins = ["watch"]\n[telemetry.settings.watch]\nstep = "two"\n')
+    machine.opt_in()
+    machine.record()
+    machine("flush", "--timeout", "1", code=1)
+    shown = machine("status").stdout
+    assert "detector-watch cannot learn: " in shown
+    assert "telemetry.settings.watch.step: found 'two'; expected int. Events wait for it." in " ".join(shown.split())
 
 
 def test_destinations_that_are_no_more_are_kept_for_scripts(machine) -> None:

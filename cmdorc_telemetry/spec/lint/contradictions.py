@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 
 from ..conditions import parse
+from ..metrics import NUMBERS, metric_of
 from ..model import Event, TelemetrySpec
 from ..outcomes import Operation, Workflow
 from ..sources import ALWAYS_FILLED, CALL, PRIVATE, RUN, WORKFLOW, bounded
-from .rows import NUMBERS, Found, Lint, outcomes, properties
+from .rows import Found, Lint, outcomes, properties
 
 
 def _required_deprecated(spec: TelemetrySpec, today: date) -> Found:
@@ -63,16 +64,20 @@ def _outcome_private(spec: TelemetrySpec, today: date) -> Found:
 
 def _threshold_metric(spec: TelemetrySpec, today: date) -> Found:
     for at, event, metric, _, _ in _thresholds(spec):
-        prop = event.properties.get(metric)
-        if prop is None and metric not in ("count", "failure_share"):
-            yield at, f"judges {metric!r}; expected a property of the event, count or failure_share"
-        elif prop is not None and (prop.type not in NUMBERS or event.masks(metric)):
+        if metric_of(event, metric) is not None:
+            continue
+        if metric in event.properties:
             yield at, f"judges {metric!r}, which is no number; expected one of type {', '.join(NUMBERS)}"
+        elif metric == "failure_share":
+            yield at, "judges the share of failures; expected an enum that tells success and failed apart"
+        else:
+            yield at, f"judges {metric!r}; expected a property of the event, mean or p95 of one, count or failure_share"
 
 
 def _threshold_bounds(spec: TelemetrySpec, today: date) -> Found:
     for at, event, metric, low, high in _thresholds(spec):
-        prop = event.properties.get(metric)
+        judged = metric_of(event, metric)
+        prop = event.properties.get(judged.property) if judged is not None and judged.property else None
         if prop is None:
             continue
         if (high is not None and prop.max is not None and high >= prop.max) or (

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from datetime import date
 
+from ..metrics import NUMBERS
 from ..model import TelemetrySpec
-from .rows import NUMBERS, Found, Lint, properties
+from .rows import Found, Lint, properties
 
 MANY_MEMBERS = 100
 _VAGUE = ("data", "info", "value", "misc", "other", "stuff", "thing", "object", "payload", "meta", "extra", "details")

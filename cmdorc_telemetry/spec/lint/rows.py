@@ -15,7 +15,6 @@ Severity = Literal["contradiction", "error", "warning"]
 Found = Iterator[tuple[str, str]]
 """(path, what is wrong there and what would be right)."""
 Check = Callable[[TelemetrySpec, date], Found]
-NUMBERS = ("count", "duration_ms", "number")
 
 
 class Lint(NamedTuple):
