@@ -1,0 +1,203 @@
+"""What was counted, over processes, restarts and damage: sums that only rise, and begin where they say."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cmdorc_telemetry_otlp.reporter as reporter_module
+import cmdorc_telemetry_otlp.state as state_module
+from cmdorc_telemetry.errors import RetryLater
+from cmdorc_telemetry.types import Batch, Setup
+from cmdorc_telemetry_otlp.plugin import Otlp
+
+Make = Callable[..., Any]
+RUNS = "cmdorc.command_completed.count"
+NAME = "cicd__pipeline__task__name"
+
+
+def test_sums_go_on_where_they_were(server: Any, another: Make, send: Make, run: Make) -> None:
+    begun = set()
+    for number in range(1, 4):
+        send(another(), run(timestamp=f"2026-01-02T03:04:0{number}Z"))
+        point = server.got.point(RUNS)
+        begun.add(point.start_time_unix_nano)
+        assert point.as_int == number
+        assert point.start_time_unix_nano < point.time_unix_nano
+    assert len(begun) == 1
+    assert server.got.faults == []
+
+
+def test_only_what_changed_is_told(server: Any, another: Make, send: Make, run: Make) -> None:
+    send(another(), run("Build"), run("Test"))
+    server.got.series.clear()
+    send(another(), run("Test"))
+    assert {dict(labels)["cicd.pipeline.task.name"] for _, _, labels in server.got.series} == {"Test"}
+    assert server.got.total(RUNS) == 2
+
+
+def test_what_was_not_told_is_told_later(server: Any, another: Make, send: Make, run: Make) -> None:
+    server.will(None, "503-seconds")
+    with pytest.raises(RetryLater):
+        send(another(), run("Build"))
+    send(another(), run("Test"))
+    assert server.got.total(RUNS, **{NAME: "Build"}) == 1
+
+
+def test_events_that_come_late_make_no_point_go_back(server: Any, another: Make, send: Make, run: Make) -> None:
+    for timestamp in ("2026-01-02T03:04:05Z", "2026-01-01T00:00:00Z", "2026-01-02T03:04:05Z", "2026-01-03T00:00:00Z"):
+        send(another(), run(timestamp=timestamp))
+    assert server.got.faults == []
+    assert server.got.point(RUNS).as_int == 4
+
+
+def test_more_names_than_there_is_room_for(
+    server: Any, another: Make, send: Make, run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000 * 86400.0]
+    monkeypatch.setattr(reporter_module.clock, "wall", lambda: now[0])
+
+    def count(*names: str) -> dict[str, float]:
+        send(another(most_values=2), *map(run, names))
+        return {name: server.got.total(RUNS, **{NAME: name}) for name in ("A", "B", "C", "D", "other")}
+
+    assert count("A", "B", "C", "C") == {"A": 1, "B": 1, "C": 0, "D": 0, "other": 2}
+    assert count("C", "A", "D") == {"A": 2, "B": 1, "C": 0, "D": 0, "other": 4}
+    now[0] += 29 * 86400
+    assert count("A", "D")["other"] == 5
+    now[0] += 2 * 86400  # B was not seen for 31 days
+    assert count("D") == {"A": 3, "B": 1, "C": 0, "D": 1, "other": 5}
+    assert count("B") == {"A": 3, "B": 1, "C": 0, "D": 1, "other": 6}
+    assert count("other")["other"] == 7
+
+
+def test_there_is_room_for_so_many_names_over_all_processes(
+    server: Any, another: Make, send: Make, run: Make
+) -> None:  # fmt: skip
+    for name in ("A", "B", "C", "D", "A"):
+        send(another(most_values=2), run(name))
+    assert {name: server.got.total(RUNS, **{NAME: name}) for name in ("A", "B", "C", "other")} == {
+        "A": 2, "B": 1, "C": 0, "other": 2,
+    }  # fmt: skip
+
+
+def test_another_address_counts_for_itself(server: Any, another: Make, send: Make, run: Make) -> None:
+    send(another(), run())
+    send(another(endpoint=f"{server.url}/elsewhere"), run())
+    assert server.got.point(RUNS).as_int == 1
+
+
+def test_two_destinations_at_one_receiver(server: Any, another: Make, run: Make) -> None:
+    event = run(manual=True)
+
+    async def life() -> None:
+        for name in ("mine", "theirs"):
+            reporter = another(signals=["logs"])
+            await reporter.report_batch(Batch(destination=name, events=(event,)))
+            await reporter.close()
+
+    asyncio.run(life())
+    assert server.paths() == ["/v1/logs", "/v1/logs"]
+
+
+def test_another_installation_is_another_series(server: Any, another: Make, send: Make, run: Make) -> None:
+    other = "6f1e1d3a-5b1c-4b6f-9d5e-000000000002"
+    send(another(), run(), run(anonymous_install_id=other), run(anonymous_install_id=other))
+    found = {dict(who)["service.instance.id"]: point.as_int for (who, name, _), point in server.got.series.items()
+             if name == RUNS}  # fmt: skip
+    assert sorted(found.values()) == [1, 2]
+
+
+def test_buckets_that_changed_begin_anew(server: Any, another: Make, send: Make, run: Make) -> None:
+    duration = "cmdorc.command_completed.duration"
+    send(another(), run(ms=900), run(ms=900))
+    server.got.series.clear()
+    for count in (1, 2):
+        send(another(buckets=[1, 2]), run(ms=900))
+        point = server.got.point(duration)
+        assert (point.count, point.sum) == (count, pytest.approx(0.9 * count))
+        assert server.got.total(RUNS) == 2 + count
+
+
+def test_more_series_than_one_request_has(
+    server: Any, another: Make, send: Make, run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cmdorc_telemetry_otlp.messages as messages_module
+
+    monkeypatch.setattr(messages_module, "MOST_POINTS", 7)
+    send(another(), *(run(f"C{number}", manual=False) for number in range(5)))
+    assert server.paths().count("/v1/metrics") > 2
+    assert server.got.total(RUNS) == 5
+
+
+def test_ids_are_remembered_for_long_and_not_for_ever(
+    server: Any, another: Make, send: Make, run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "KEPT_IDS", 40)
+    monkeypatch.setattr(state_module, "_TIDY_EVERY", 10)
+    events = [run() for _ in range(100)]
+    for start in range(0, 100, 7):
+        send(another(), *events[start : start + 7])
+        before = len(server.seen)
+        send(another(), *events[max(0, start - 33) : start + 7])
+        assert len(server.seen) == before
+    with sqlite3.connect(another().state_of("otlp").path) as db:
+        assert 40 <= db.execute("SELECT count(*) FROM counted").fetchone()[0] <= 60
+    db.close()
+    assert server.got.total(RUNS) == 100
+
+
+def test_a_file_that_cannot_be_read_begins_anew(
+    server: Any, another: Make, send: Make, run: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    send(another(), run())
+    path = another().state_of("otlp").path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_bytes(b"no database" * 1000)
+    assert send(another(), run(timestamp="2026-01-02T03:05:05Z")) == ["accepted"]
+    assert server.got.point(RUNS).as_int == 1
+    assert "counters begin anew" in caplog.text
+    assert server.got.faults == []  # it says that it began later
+
+
+def test_a_file_of_a_later_version_stays(another: Make, send: Make, run: Make) -> None:
+    send(another(), run())
+    with sqlite3.connect(another().state_of("otlp").path) as db:
+        db.execute("PRAGMA user_version=99")
+    db.close()
+    with pytest.raises(RetryLater, match="newer version"):
+        send(another(), run())
+
+
+def test_where_nothing_can_be_written(
+    server: Any, another: Make, send: Make, run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CMDORC_HOME", "/proc/nowhere")
+    with pytest.raises(RetryLater):
+        send(another(), run())
+    assert server.seen == []
+
+
+def test_the_plugin_gives_its_reporters_a_place(tmp_path: Path) -> None:
+    plugin, folder = Otlp(), tmp_path / "plugins" / "otlp"
+    plugin.telemetry_configure(Setup(name="otlp", folder=folder))
+    (class_,) = plugin.telemetry_reporters()
+    plugin.telemetry_configure(Setup(name="otlp", folder=folder / "again"))
+    assert plugin.telemetry_reporters() == [class_]
+    made = class_(class_.Settings(endpoint="https://o.example"))  # type: ignore[call-arg]
+    assert made.state_of("x").path.parent == folder / "again"  # type: ignore[attr-defined]
+
+
+def test_all_that_the_plugins_spec_holds_is_private() -> None:
+    from cmdorc_telemetry.spec.lint import lint
+
+    (spec,) = Otlp().telemetry_specs()
+    assert {prop.audience for event in spec.events for prop in event.properties.values()} == {"private"}
+    assert list(lint(spec, date(2026, 1, 2))) == []
