@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
 from msgspec import NODEFAULT, Struct, field
 
+from .. import hookspecs
+from ..config import DETECTOR, DestinationConfig
 from ..discovery import Installed, installed
 from ..plugins import PluginHost
+from ..types import Setup
 from .machine import Machine, target
 from .wording import address
 
+_OF_DESTINATIONS = ("level", "events", "rename", "timeout")
+"""Keys of every destination that are shown where they are written."""
+_SHORT = {("http", "endpoint"): "endpoint", ("file", "path"): "local_file"}
+"""Keys of destinations that may be written shorter."""
+_ENVIRONMENT = "environment"
 _SECRET = ("token", "key", "secret", "password")
 
 
@@ -31,6 +39,8 @@ class Used(Struct):
     target: str
     audience: str
     settings: list[Setting]
+    error: str = ""
+    """What is wrong with its settings."""
 
 
 class Plugin(Struct, kw_only=True):
@@ -40,11 +50,18 @@ class Plugin(Struct, kw_only=True):
     version: str = ""
     distribution: str = ""
     state: Literal["enabled", "installed", "broken", "not-installed"]
+    enabled_in: str = ""
+    """The file that names it; empty where none does."""
     error: str = ""
     fix: str = ""
     """The name that ``enable`` takes, or a line to copy."""
     hooks: list[str] = field(default_factory=list)
+    """Known of those that are enabled: nothing else is imported."""
     destinations: list[Used] = field(default_factory=list)
+    api: str = ""
+    """The version of the hooks that it was written for; empty where it does not say."""
+    deprecated: list[str] = field(default_factory=list)
+    """What it uses that will be gone, and what its author should use instead."""
     settings: list[Setting] = field(default_factory=list)
     """Of a plugin that is no destination, or of a reporter that no destination uses yet."""
 
@@ -60,51 +77,103 @@ def inventory(machine: Machine) -> list[Plugin]:
         error = machine.host.failures.get(name, "is not installed")
         fix = f"pip install cmdorc-telemetry-{name}"
         used = _destinations(machine, name, None)
-        found.append(Plugin(name=name, state="not-installed", error=error, fix=fix, destinations=used))
-    return sorted(found, key=lambda each: each.name)
+        found.append(Plugin(name=name, state="not-installed", error=error, fix=fix, destinations=used,
+                            enabled_in=_enabled_in(machine, name)))  # fmt: skip
+    return sorted(found, key=lambda each: (each.name, each.distribution))
+
+
+def _enabled_in(machine: Machine, name: str) -> str:
+    user = machine.situation.user
+    return str(user.source) if name in user.plugins else ""
+
+
+def trouble(point: Installed, points: list[Installed]) -> tuple[str, str]:
+    """Why an installed plugin could not be used if it were enabled, and the fix; empty where nothing is known."""
+    twins = [each for each in points if each.name == point.name]
+    if len(twins) > 1:
+        return f"is offered twice: {', '.join(map(str, twins))}", "uninstall one of them"
+    return hookspecs.incompatible(point.api) or ("", "")
 
 
 def _installed(machine: Machine, point: Installed, points: list[Installed]) -> Plugin:
     host, name = machine.host, point.name
-    plugin = Plugin(name=name, version=point.version, distribution=point.distribution, state="installed")
-    if name not in machine.situation.user.plugins:
-        plugin.fix, plugin.destinations = name, _destinations(machine, name, None)
+    plugin = Plugin(name=name, version=point.version, distribution=point.distribution, api=point.api, state="installed",
+                    enabled_in=_enabled_in(machine, name))  # fmt: skip
+    if not plugin.enabled_in:
+        plugin.error, plugin.fix = trouble(point, points)
+        plugin.fix = plugin.fix or name
+        plugin.destinations = _destinations(machine, name, None)
         return plugin
     plugin.error = host.failures.get(name, "")
     if name not in host.names():
-        plugin.state = "broken"
+        plugin.state, plugin.destinations = "broken", _destinations(machine, name, None)
         return plugin
     plugin.state, plugin.hooks = "enabled", host.hooks_of(name)
+    plugin.deprecated = host.deprecated(name)
     alone = PluginHost([name], known=points)  # loaded already: asked for what is its own
-    classes: dict[str, Any] = {**alone.reporters(), **alone.detectors()}
-    plugin.destinations = [each for key, class_ in classes.items() for each in _destinations(machine, key, class_)]
+    reporters, detectors = alone.reporters(), alone.detectors()
+    plugin.destinations = [each for key, class_ in reporters.items() for each in _destinations(machine, key, class_)]
+    plugin.destinations += [Used(f"{DETECTOR}{key}", "", "private", []) for key in detectors]
     written = machine.situation.user.settings.get(name, {})
-    if written or not plugin.destinations:
-        source = f"{machine.situation.user.source} telemetry.settings.{name}"
-        plugin.settings = [
-            each for class_ in (*classes.values(), None)[:1] for each in _settings(class_, written, source)
-        ]
+    classes: list[Any] = [*detectors.values(), *([] if plugin.destinations else reporters.values())]
+    types = [each.Settings for each in classes] + _read_by(alone, machine)
+    source = f"{machine.situation.user.source} telemetry.settings.{name}"
+    plugin.settings = _settings(types[0] if types else None, written, source)
     return plugin
 
 
+def _read_by(alone: PluginHost, machine: Machine) -> list[Any]:
+    """The Structs that a plugin reads its settings as when it is configured: known by having it configured."""
+    read: list[Any] = []
+
+    class Asking(Setup, frozen=True, kw_only=True):
+        def read(self, type_: type[Any]) -> Any:
+            read.append(type_)
+            return Setup.read(self, type_)
+
+    alone.configure(machine.situation.user, machine.home, machine.pipeline.registry, Asking)
+    return read
+
+
 def _destinations(machine: Machine, reporter: str, class_: Any) -> list[Used]:
-    return [
-        Used(to.name, target(to), to.audience, _settings(class_, to.settings, f"{to.where} telemetry.to.{to.name}"))
-        for to in machine.pipeline.configured if to.plugin == reporter
-    ]  # fmt: skip
+    return [_used(machine, to, class_) for to in machine.pipeline.configured if to.plugin == reporter]
 
 
-def _settings(class_: Any, written: Mapping[str, Any], source: str) -> list[Setting]:
-    """The keys of ``class_`` that are not written, too; unknown where there is no class."""
+def _used(machine: Machine, to: DestinationConfig, class_: Any) -> Used:
+    settings = [*_reserved(to), *_settings(class_.Settings if class_ else None, to.settings, _source(to))]
+    for each in settings:
+        short = _SHORT.get((to.name, each.name))
+        if each.source == _source(to) and f"telemetry.{short}" in machine.situation.user.keys:
+            each.source = f"{to.where} telemetry.{short}"
+        if each.source == _ENVIRONMENT and each.value.removeprefix("$") not in machine.situation.environ:
+            each.source = f"{_ENVIRONMENT}, not set"
+    fault = machine.fault(to)
+    return Used(to.name, target(to), to.audience, settings, str(fault) if fault else "")
+
+
+def _source(to: DestinationConfig) -> str:
+    return f"{to.where} telemetry.to.{to.name}"
+
+
+def _reserved(to: DestinationConfig) -> Iterator[Setting]:
+    """What is written of the keys that every destination has."""
+    for name in _OF_DESTINATIONS:
+        value = getattr(to, name)
+        if value != to._field_defaults[name]:
+            yield Setting(name, _json(value), _source(to))
+
+
+def _settings(type_: Any, written: Mapping[str, Any], source: str) -> list[Setting]:
+    """The keys of ``type_`` that are not written, too; unknown where there is no type."""
     settings = [_written(key, value, source) for key, value in written.items()]
     known = {each.name for each in settings}
-    fields = msgspec.structs.fields(class_.Settings) if class_ is not None else ()
+    fields = msgspec.structs.fields(type_) if type_ is not None else ()
     return settings + [_default(each) for each in fields if each.encode_name not in known]
 
 
 def _written(key: str, value: Any, source: str) -> Setting:
     if key.endswith("_env"):
-        return Setting(key.removesuffix("_env"), f"${value}", "environment")
+        return Setting(key.removesuffix("_env"), f"${value}", _ENVIRONMENT)
     hidden = any(word in key.lower() for word in _SECRET)
     return Setting(key, "(hidden)" if hidden else address(_json(value)), source)
 

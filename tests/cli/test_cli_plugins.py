@@ -6,8 +6,12 @@ import stat
 
 import pytest
 
+from cmdorc_telemetry import hookspecs
 from cmdorc_telemetry.config import load_layer
+from cmdorc_telemetry.discovery import installed
 
+INSTALLED = sorted(point.name for point in installed())
+"""Every plugin of this repository, however many there are by now."""
 WITH_SETTINGS = """
 from msgspec import Struct, field
 from cmdorc_telemetry import TelemetryReporter, hookimpl
@@ -47,16 +51,18 @@ def of(machine, name: str):
 def test_what_is_installed_and_not_enabled_is_not_imported(machine) -> None:
     machine.plugin("bell", "raise SystemExit('imported')")
     result = machine("plugins")
-    assert result.stdout.startswith("3 plugins installed, 0 enabled.\n\nbell  not enabled  bell 1.0\n"
-                                    "  telemetry enable bell\n\nfile  not enabled  cmdorc-telemetry-file ")  # fmt: skip
+    assert result.stdout.startswith(f"{len(INSTALLED) + 1} plugins installed, 0 enabled.\n\n")
+    assert "\nbell  not enabled  bell 1.0\n  telemetry enable bell\n\n" in result.stdout
+    assert "\nfile  not enabled  cmdorc-telemetry-file " in result.stdout
     assert of(machine, "bell") == {
         "name": "bell", "version": "1.0", "distribution": "bell", "state": "installed", "error": "", "fix": "bell",
-        "hooks": [], "destinations": [], "settings": [],
+        "hooks": [], "destinations": [], "api": "", "deprecated": [], "settings": [], "enabled_in": "",
     }  # fmt: skip
     assert not machine.home.root.exists()
 
 
-def test_settings_with_where_each_comes_from(machine) -> None:
+def test_settings_with_where_each_comes_from(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", "y")
     machine.plugin("needy", WITH_SETTINGS)
     machine.config(
         '[telemetry]\nplugins = ["needy"]\n[telemetry.to.a]\nplugin = "needy"\nurl = "x"\ntoken = "s3cret"\n'
@@ -79,7 +85,7 @@ def test_settings_with_where_each_comes_from(machine) -> None:
             {"name": "token", "value": "(hidden)", "source": f"{config} telemetry.to.a"},
             {"name": "size", "value": "5", "source": "default"},
             {"name": "tags", "value": "[]", "source": "default"},
-        ],
+        ], "error": "",
     }  # fmt: skip
     assert [(each["name"], each["value"], each["source"]) for each in second["settings"]] == [
         ("url", "$PLACE", "environment"), ("size", "7", f"{config} telemetry.to.b"), ("token", "null", "default"),
@@ -133,16 +139,39 @@ def test_what_is_broken_and_why(machine, code: str, said: str) -> None:
 
 
 def test_what_is_asked_for_and_not_installed(machine) -> None:
-    machine.config('[telemetry]\nplugins = ["htpp", "prometheus"]\n[telemetry.to.board]\nplugin = "prometheus"\n')
+    machine.config('[telemetry]\nplugins = ["htpp", "graphs"]\n[telemetry.to.board]\nplugin = "graphs"\n')
     shown = machine("plugins").stdout
-    assert shown.startswith("2 plugins installed, 0 enabled.\n")
+    assert shown.startswith(f"{len(INSTALLED)} plugins installed, 0 enabled.\n")
     assert "did you mean 'http'?" in of(machine, "htpp")["error"]
-    assert of(machine, "prometheus") == {
-        "name": "prometheus", "version": "", "distribution": "", "state": "not-installed", "error": "is not installed",
-        "fix": "pip install cmdorc-telemetry-prometheus", "hooks": [], "settings": [],
-        "destinations": [{"name": "board", "target": "", "audience": "shared", "settings": []}],
+    assert of(machine, "graphs") == {
+        "name": "graphs", "version": "", "distribution": "", "state": "not-installed", "error": "is not installed",
+        "fix": "pip install cmdorc-telemetry-graphs", "hooks": [], "api": "", "deprecated": [], "settings": [],
+        "destinations": [{"name": "board", "target": "", "audience": "shared", "settings": [], "error": ""}],
+        "enabled_in": str(machine.home.config),
     }  # fmt: skip
-    assert "\n  pip install cmdorc-telemetry-prometheus\n" in shown
+    assert "\n  pip install cmdorc-telemetry-graphs\n" in shown
+
+
+def test_what_was_written_for_another_api(machine) -> None:
+    machine.plugin("modern", LISTENER, api="v2")
+    told = "was written for API v2, and this is v1"
+    shown = machine("plugins").stdout
+    assert f"\nmodern  not enabled  modern 1.0\n  ! {told}\n  pip install --upgrade cmdorc-telemetry\n" in shown
+    assert of(machine, "modern")["api"] == "v2"
+    machine.config('[telemetry]\nplugins = ["modern"]\n')
+    found = of(machine, "modern")
+    assert found["state"] == "broken"
+    assert found["error"] == f"{told} [modern 1.0, modern] (pip install --upgrade cmdorc-telemetry)"
+
+
+def test_what_uses_what_will_be_gone(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hookspecs, "DEPRECATED", {"cmdorc_completed": hookspecs.Deprecated("0.1", "something else")})
+    machine.plugin("bell", LISTENER, api="v1")
+    machine.config('[telemetry]\nplugins = ["bell"]\n')
+    with pytest.warns(DeprecationWarning, match="something else"):
+        shown = machine("plugins").stdout
+    told = "uses cmdorc_completed, which is deprecated since 0.1: use something else"
+    assert f"\nbell  enabled  bell 1.0\n  ! {told}\n" in shown
 
 
 # -- enable and disable -------------------------------------------------------------------------------------------
@@ -186,7 +215,7 @@ def test_disable_takes_every_mention_out(machine) -> None:
 
 def test_enabling_what_is_not_installed(machine) -> None:
     assert machine("enable", "htp", code=2).stderr == (
-        "error: plugin: htp: is not installed; expected one of file, http. Did you mean 'http'?\n"
+        f"error: plugin: htp: is not installed; expected one of {', '.join(INSTALLED)}. Did you mean 'http'?\n"
     )
     assert not machine.home.root.exists()
 
