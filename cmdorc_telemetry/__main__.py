@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-import click
+from . import programs
 
-from .application import Application
-from .cli import group, telemetry
+if TYPE_CHECKING:
+    from .application import Application
 
 _OPTION = "--application"
 
 
 def main() -> None:
     """Run a command; ends the process with its exit code."""
+    if sys.argv[1:2] == ["exec"] and sys.argv[2:] and not sys.argv[2].startswith("-"):
+        programs.run(sys.argv[2:])  # without all the other commands, which take longer than many a program
+    import click
+
+    from .cli import group, telemetry
+
     option, _, where = (sys.argv[1] if len(sys.argv) > 1 else "").partition("=")
     if option != _OPTION:
         telemetry(prog_name="cmdorc-telemetry")
@@ -35,6 +42,10 @@ def main() -> None:
 
 def _found(where: str) -> Application:
     """The application of that name. Raises UsageError."""
+    import click
+
+    from .application import Application
+
     module, _, attribute = where.partition(":")
     try:
         found = getattr(import_module(module), attribute or "APPLICATION")

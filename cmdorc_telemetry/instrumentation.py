@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("cmdorc_telemetry")
 _MARKER = "_cmdorc_telemetry"
 _VERSION: str = getattr(cmdorc, "__version__", "")
-_CMDORC = CMDORC._replace(version=_VERSION)
+THIS = CMDORC._replace(version=_VERSION)
+"""cmdorc, of the version that runs here."""
 
 
 def instrument(
@@ -79,21 +80,37 @@ def _attach(
     plugins: Sequence[object],
     reporter: TelemetryReporter | None,
 ) -> Telemetry:
-    present: Telemetry | None = getattr(orchestrator, "__dict__", {}).get(_MARKER)
+    present, reporters = attached(orchestrator), [] if reporter is None else [reporter]
     if present is not None:
+        settle = getattr(present, "settle", None)  # of one that `exec` attached
+        if settle is not None:
+            settle(config, plugins, reporters)
         return present
-    reporters = [] if reporter is None else [reporter]
-    telemetry = Telemetry.start(_CMDORC, config=config, plugins=plugins, reporters=reporters)
+    telemetry = Telemetry.start(THIS, config=config, plugins=plugins, reporters=reporters)
     if not telemetry.listening:
         return telemetry
+    return Telemetry.off() if attach(orchestrator, telemetry, config) is None else telemetry
+
+
+def attached(orchestrator: cmdorc.CommandOrchestrator) -> Telemetry | None:
+    """What hears of ``orchestrator``; None where nothing does."""
+    present: Telemetry | None = getattr(orchestrator, "__dict__", {}).get(_MARKER)
+    return present
+
+
+def attach(
+    orchestrator: cmdorc.CommandOrchestrator, telemetry: Telemetry, config: TelemetryConfig | None
+) -> Watch | None:
+    """Let ``telemetry`` hear of ``orchestrator``, for which it was started. None, and closed, where that cannot be."""
     source = config.source if config is not None else None
     name = source.name if source is not None else None
     chains = telemetry.hears("cmdorc_chain")
-    if not observe(orchestrator, telemetry.fire, config_name=name, farewell=telemetry.aclose, chains=chains):
+    watch = observe(orchestrator, telemetry.fire, config_name=name, farewell=telemetry.aclose, chains=chains)
+    if watch is None:
         telemetry.close()
-        return Telemetry.off()
-    setattr(orchestrator, _MARKER, telemetry)
-    return telemetry
+    else:
+        setattr(orchestrator, _MARKER, telemetry)
+    return watch
 
 
 def observe(
@@ -103,17 +120,17 @@ def observe(
     config_name: str | None = None,
     farewell: Callable[[], Awaitable[None]] | None = None,
     chains: bool = False,
-) -> bool:
+) -> Watch | None:
     """Wrap ``orchestrator`` and its executor so that ``fire(hook, record)`` is called for all that they do.
 
-    ``farewell`` is awaited once, at the end of ``shutdown``. ``chains``: whether they are followed, too. False, and
+    ``farewell`` is awaited once, at the end of ``shutdown``. ``chains``: whether they are followed, too. None, and
     nothing wrapped, where cmdorc is not as known.
     """
     lacking = _lacking(orchestrator)
     if lacking:
         version = _VERSION or "of unknown version"
         _log.warning("telemetry leaves this orchestrator alone: cmdorc %s has no %s", version, ", ".join(lacking))
-        return False
+        return None
     from .watch import Watch
 
     watch = Watch(
@@ -125,7 +142,7 @@ def observe(
     _wrap_executor(orchestrator._executor, watch)
     _wrap_orchestrator(orchestrator, watch, farewell)
     watch.start()
-    return True
+    return watch
 
 
 _NEEDED: Mapping[str, Sequence[str]] = {

@@ -70,6 +70,27 @@ def test_track_is_measured_beside_libraries_that_only_check(tmp_path: Path) -> N
     assert len([line for line in lines if line.startswith("| track_now, lenient | ")]) == 4
 
 
+def test_the_start_is_measured_with_plugins_that_are_enabled(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    figures = ["start_0_plugins", "start_1_plugin", "start_10_plugins"]
+    command = [
+        sys.executable,
+        str(BENCH / "run.py"),
+        "--quick",
+        "--subject",
+        "cmdorc-telemetry",
+        "--output",
+        str(output),
+    ]
+    command += [word for figure in figures for word in ("--only", figure)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "not measured" not in done.stdout, done.stdout
+    records = json.loads(output.read_text(encoding="utf-8"))
+    assert [record["figure"] for record in records] == figures
+    assert all(math.isfinite(record["value"]) and record["unit"] == "ms" for record in records)
+
+
 def load() -> Any:
     """What the measurement measures, as a module."""
     place = importlib.util.spec_from_file_location("validation", BENCH / "validation.py")

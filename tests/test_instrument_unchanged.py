@@ -170,7 +170,7 @@ def test_declines_what_it_does_not_know(
     orchestrator = make()
     executor = getattr(orchestrator, "_executor", None)
     before = [dict(getattr(each, "__dict__", {})) for each in (orchestrator, executor)]
-    assert observe(orchestrator, ignore) is False
+    assert observe(orchestrator, ignore) is None
     assert [dict(getattr(each, "__dict__", {})) for each in (orchestrator, executor)] == before
     (said,) = [record for record in caplog.records if record.name == "cmdorc_telemetry"]
     assert said.levelno == logging.WARNING
@@ -195,7 +195,7 @@ def test_declines_a_cmdorc_that_it_does_not_know(
     monkeypatch.delattr(cmdorc, name)
     if value is not None:
         monkeypatch.setattr(cmdorc, name, value, raising=False)
-    assert observe(orchestrator, ignore) is False
+    assert observe(orchestrator, ignore) is None
     assert (dict(vars(orchestrator)), dict(vars(orchestrator._executor))) == before
     assert lacking in caplog.text
 

@@ -22,7 +22,9 @@ from . import (
     createspec,
     deadletters,
     erase,
+    execute,
     flush,
+    newplugin,
     optin,
     optout,
     payload,
@@ -82,7 +84,7 @@ def group(application: Application) -> click.Group:
 
     runs = "your runs" if application.is_cmdorc else f"your use of {application.name}"
     made.help = f"See, decide and use what is recorded about {runs}. Off until you say yes."
-    for command in (*_COMMANDS, stats.stats if application.is_cmdorc else counts.counts):
+    for command in (*_COMMANDS, *(_OF_CMDORC if application.is_cmdorc else (counts.counts,))):
         made.add_command(command)
     return made
 
@@ -101,4 +103,5 @@ _COMMANDS = (
     deadletters.dead_letters, plugins.plugins, plugins.enable, plugins.disable,
     resetid.reset_id, erase.erase, view.view, createspec.create_spec, specs.spec,
 )  # fmt: skip
+_OF_CMDORC = (stats.stats, execute.execute, newplugin.new_plugin)
 telemetry = group(CMDORC)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from crowd import COUNTS, Crowd
 from rig import Ended, Rig, Sink, unused_port
 from subjects import NONE, OURS, PEERS
 
@@ -73,6 +75,9 @@ FIGURES = {
         Figure("exit_down_sending", "ms", "end of a process that tried to send, server down", 40),
         Figure("import_off", "ms", "import and start while off, over import cmdorc", 3),
         Figure("import_on", "ms", "import and start while on, over import cmdorc", 15),
+        Figure("start_0_plugins", "ms", "import and start while on, no plugin enabled, over import cmdorc"),
+        Figure("start_1_plugin", "ms", "the same, with one plugin that does nothing"),
+        Figure("start_10_plugins", "ms", "the same, with ten of them"),
         Figure("run_ratio", "x", "a cmdorc run of `true`, over an uninstrumented one, median", 1.05, digits=3),
         Figure("loop_lag", "ms", "lateness of an event loop with a thousand events a second, p99", digits=2),
         Figure("lost_at_exit", "events", "of 1,000 events lost when the process ends", 0, digits=0),
@@ -157,6 +162,16 @@ def _import(rig: Rig, key: Key, quick: bool) -> dict[str, float]:
     return {"import_on": on, "import_off": rig.work("import_off", *key, 1, enabled=False).seconds * 1e3}
 
 
+@functools.cache
+def _crowd(rig: Rig) -> Crowd:
+    return Crowd(rig)
+
+
+def _start(rig: Rig, key: Key, quick: bool) -> dict[str, float]:
+    figures = zip(COUNTS, _STARTS, strict=True)
+    return {figure: _crowd(rig).start_ms(count, *key) for count, figure in figures}
+
+
 def _runs(rig: Rig, key: Key, quick: bool) -> dict[str, float]:
     return {"run_ratio": rig.work("runs", *key, 40 if quick else 120).said["ratio"]}
 
@@ -205,6 +220,7 @@ def _lost(figure: str, probe: str) -> Callable[[Rig, Key, bool], dict[str, float
     return visit
 
 
+_STARTS = ("start_0_plugins", "start_1_plugin", "start_10_plugins")
 MEASUREMENTS = (
     Measurement(("caller_burst_p50", "caller_burst_p99"), _burst, (4, 1)),
     Measurement(("caller_paced_p50", "caller_paced_p99"), _paced, (2, 1)),
@@ -213,6 +229,7 @@ MEASUREMENTS = (
     Measurement(("cpu_per_100k", "cpu_undelivered", "wire_bytes"), _cpu, (2, 1), codings=True),
     Measurement(("oneshot",), _oneshot, (11, 3), over_none=True),
     Measurement(("import_on", "import_off"), _import, (6, 2), min, over_none=True),
+    Measurement(_STARTS, _start, (6, 2), min, over_none=True, skip=PEERS),
     Measurement(("exit_down",), _exit_down, (7, 2), waits=True),
     Measurement(("exit_down_sending", "lost_sink_down"), _exit_down_sending, (5, 1), waits=True),
     Measurement(("lost_at_exit",), _lost("lost_at_exit", "ends_later"), (1, 1), max, none=False),

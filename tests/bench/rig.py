@@ -112,7 +112,7 @@ class Rig:
         endpoint = f"http://127.0.0.1:{port}/ours"
         (home / "config.toml").write_text(f'[telemetry]\nplugins = ["http"]\nendpoint = "{endpoint}"\n')
         subprocess.run([sys.executable, "-m", "cmdorc_telemetry", "opt-in", "--level", "standard", "--yes"],
-                       env=self._environ | {"CMDORC_HOME": str(home)}, cwd=home, check=True, stdout=subprocess.DEVNULL,
+                       env=self.environ(home), cwd=home, check=True, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)  # fmt: skip
         until = time.monotonic() + SETTLING
         self.work("deliver", OURS, "default", 1, port=port, home=home)
@@ -121,9 +121,14 @@ class Rig:
             self.work("deliver", OURS, "default", 1, port=port, home=home)
         return home
 
+    def environ(self, home: Path, path: Path | None = None) -> dict[str, str]:
+        """The variables of a process of a user; ``path`` has more distributions."""
+        return self._environ | {"CMDORC_HOME": str(home)} | ({"PYTHONPATH": str(path)} if path else {})
+
     def work(
         self, probe: str, subject: str, config: str, n: int, *,
         port: int | None = None, home: Path | None = None, enabled: bool = True, longest: float = LONGEST,
+        path: Path | None = None,
     ) -> Ended:  # fmt: skip
         """Run a worker. Raises WorkerFailed where it fails; one that lasts too long, or kills itself, does not."""
         port = self.sink.port if port is None else port
@@ -132,7 +137,7 @@ class Rig:
         errors = self.new("errors")
         with errors.open("w+b") as log:
             start = time.monotonic()
-            process = subprocess.Popen(command, env=self._environ | {"CMDORC_HOME": str(home)}, cwd=home, stderr=log,
+            process = subprocess.Popen(command, env=self.environ(home, path), cwd=home, stderr=log,
                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)  # fmt: skip
             assert process.stdout is not None
             # A forked child may hold stdout open: what ends the measurement is the end of the process.

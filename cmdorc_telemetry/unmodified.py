@@ -1,0 +1,255 @@
+"""Instruments every orchestrator of a program that knows nothing of telemetry: what ``exec`` does inside of it.
+
+``preload/sitecustomize.py`` calls ``prepare`` as soon as the program has imported cmdorc, before any of its classes is
+used, however it was imported. Only classes are touched here that make something new: what is wrapped of an orchestrator
+is up to ``instrumentation``.
+
+Such a program gives no configuration, so the project's file is the one that cmdorc loaded. Often it shuts nothing down
+either: orchestrators that it drops end with the next one that it makes, all others with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import functools
+import logging
+import os
+import sys
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+from . import clock
+from .argument import TelemetryConfig, project_config
+from .config import Layer, load_layer
+from .errors import ConfigError, told
+from .telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from .reporter import TelemetryReporter
+    from .types import Session
+    from .watch import Watch
+
+_log = logging.getLogger("cmdorc_telemetry")
+
+
+def prepare(cmdorc: ModuleType) -> None:
+    """Have every orchestrator that this process makes from now on instrumented when it is made."""
+    _log.addHandler(logging.NullHandler())  # or Python would print warnings: the terminal is the program's
+    program = Program()
+    loading: Any = sys.modules["cmdorc.load_config"]  # cmdorc.load_config is the function
+    cmdorc.load_configs = loading.load_configs = program.remembering(loading.load_configs)  # type: ignore[attr-defined]
+    program.follow(cmdorc.CommandOrchestrator)
+    atexit.register(program.end)
+
+
+class Program:
+    """What there is of orchestrators in this process, and which files they are of."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[int, tuple[weakref.ref[Any], list[Path]]] = {}
+        """The configurations that cmdorc loaded, by their identity, and the files they came from."""
+        self._files: dict[Path, None] = {}
+        """All of these files."""
+        self._making: dict[int, object] = {}
+        """The configurations of the orchestrators that are being made, by the identity of these."""
+        self._open: dict[int, Unasked] = {}
+        self._dropped: deque[int] = deque()
+        """Of ``_open``: orchestrators that are gone. Filled by the garbage collector, which does nothing else."""
+
+    # -- configurations ----------------------------------------------------------------------------------------------
+
+    def remembering(self, load: Callable[..., Any]) -> Callable[..., Any]:
+        """cmdorc's ``load_configs``; what it was asked to load is remembered."""
+
+        @functools.wraps(load)
+        def load_configs(*args: Any, **kwargs: Any) -> Any:
+            made = load(*args, **kwargs)
+            files = list(_files(args[0] if args else kwargs.get("paths", ())))
+            forget = functools.partial(self._forget, id(made))
+            self._loaded[id(made)] = weakref.ref(made, forget), files
+            self._files.update(dict.fromkeys(files))
+            return made
+
+        return load_configs
+
+    def _forget(self, key: int, _: object) -> None:
+        self._loaded.pop(key, None)
+
+    def config_of(self, runner_config: object) -> TelemetryConfig | None:
+        """What the files of a configuration lower; None where there are none.
+
+        A configuration that was put together by the program may be made of any that it loaded: then each lowers.
+        """
+        known = self._loaded.get(id(runner_config))
+        files = list(self._files) if known is None else known[1]
+        try:
+            return _lowest(files) if files else None
+        except ConfigError as fault:
+            _log.warning("telemetry is off: %s", fault)
+            return TelemetryConfig()
+
+    # -- orchestrators -----------------------------------------------------------------------------------------------
+
+    def follow(self, class_: Any) -> None:
+        """Instrument what is made of ``class_`` and of the classes that will be derived from it, when it is made."""
+        class_.__init__ = self._making_of(class_.__init__, base=True)
+        program = self
+
+        def __init_subclass__(cls: Any, **options: Any) -> None:  # noqa: N807
+            super(class_, cls).__init_subclass__(**options)
+            if "__init__" in vars(cls):
+                cls.__init__ = program._making_of(cls.__init__)
+
+        class_.__init_subclass__ = classmethod(cast(Any, __init_subclass__))
+
+    def _making_of(self, init: Callable[..., None], *, base: bool = False) -> Callable[..., None]:
+        """An ``__init__``; the outermost one of an orchestrator has it instrumented when it is done."""
+
+        @functools.wraps(init)
+        def __init__(orchestrator: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            key = id(orchestrator)
+            outermost = key not in self._making
+            if base or outermost:
+                self._making[key] = (args[0] if args else kwargs.get("runner_config")) if base else None
+            try:
+                init(orchestrator, *args, **kwargs)
+            finally:
+                runner_config = self._making.pop(key) if outermost else None
+            if outermost:
+                self._made(orchestrator, runner_config)
+
+        return __init__
+
+    def _made(self, orchestrator: Any, runner_config: object) -> None:
+        """An orchestrator is complete. Whatever goes wrong here is kept from the program."""
+        try:
+            self._sweep()
+            telemetry = self._attach(orchestrator, runner_config)
+        except Exception as fault:
+            _log.warning("an orchestrator goes without telemetry: %s", told(fault))
+            return
+        if telemetry is not None:
+            self._open[id(telemetry)] = telemetry
+            weakref.finalize(orchestrator, self._dropped.append, id(telemetry)).atexit = False
+
+    def _attach(self, orchestrator: Any, runner_config: object) -> Unasked | None:
+        from .instrumentation import THIS, TelemetryOrchestrator, attach, attached
+
+        if isinstance(orchestrator, TelemetryOrchestrator) or attached(orchestrator) is not None:
+            return None  # it has telemetry of its own
+        config = self.config_of(runner_config)
+        telemetry = cast(Unasked, Unasked.start(THIS, config=config))
+        if not telemetry.listening:
+            return None
+        watch = attach(orchestrator, telemetry, config)
+        if watch is None:
+            return None
+        telemetry.begin(watch)
+        return telemetry
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """End what belongs to orchestrators that are gone."""
+        while self._dropped:
+            self._open.pop(self._dropped.popleft()).end()
+
+    def end(self) -> None:
+        """The process ends."""
+        try:
+            while self._open:
+                self._open.popitem()[1].end()
+        except Exception as fault:
+            _log.warning("an orchestrator's end goes without telemetry: %s", told(fault))
+
+
+class Unasked(Telemetry):
+    """The telemetry of an orchestrator whose program did not ask for it; it may still do so.
+
+    The begin is held back until something else happens, or for one tick of the loop: a program that instruments what
+    it just made, with a configuration of its own, has the first word.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watch: Callable[[], Watch | None] = lambda: None
+        self._begin: Session | None = None
+        """What is held back."""
+        self._last: Session | None = None
+        """The session as it was when it began; None when it is over."""
+        self._process, self._began = os.getpid(), clock.monotonic()
+
+    def begin(self, watch: Watch) -> None:
+        """Say soon that ``watch`` began."""
+        self._watch = weakref.ref(watch)
+        try:
+            asyncio.get_running_loop().call_soon(self.speak)
+        except RuntimeError:  # no loop runs here yet
+            return
+
+    def fire(self, hook: str, record: object) -> None:
+        """Like any other, after what was held back."""
+        if hook == "cmdorc_startup":
+            self._begin = self._last = record  # type: ignore[assignment]
+            return
+        self.speak()
+        if hook == "cmdorc_shutdown":
+            self._last = None
+        super().fire(hook, record)
+
+    def speak(self) -> None:
+        """Say that it began, if that was not said."""
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            super().fire("cmdorc_startup", begin)
+
+    def settle(
+        self, config: TelemetryConfig | None, plugins: Sequence[object], reporters: Sequence[TelemetryReporter]
+    ) -> None:  # fmt: skip
+        """The program asks for telemetry itself now: what it says holds from here on."""
+        if config is None and not plugins and not reporters:
+            return
+        from .instrumentation import THIS
+
+        super().close()
+        asked = Telemetry.start(THIS, config=config, plugins=plugins, reporters=reporters)
+        vars(self).update(vars(asked))
+
+    def end(self) -> None:
+        """The orchestrator is gone, or the process is about to be, and nobody shut it down."""
+        if os.getpid() != self._process:
+            return  # a copy, in a child: the original says it
+        watch, last = self._watch(), self._last
+        if watch is not None and not watch.stopping:
+            watch.stopping = True
+            watch.stop()
+        elif last is not None:
+            from msgspec import structs
+
+            self.fire("cmdorc_shutdown", structs.replace(last, uptime=clock.monotonic() - self._began))
+        self.close()
+
+
+def _files(given: Iterable[Any]) -> Iterable[Path]:
+    """The paths of what cmdorc was told to load: paths, or files that are open."""
+    for each in given:
+        name = getattr(each, "name", None) if hasattr(each, "read") else each
+        if isinstance(name, str | os.PathLike):
+            yield Path(os.path.abspath(name))
+
+
+def _lowest(files: Sequence[Path]) -> TelemetryConfig:
+    """What all of ``files`` lower together. Raises ConfigError."""
+    layers = [load_layer(path) for path in files]
+    said = [layer.level for layer in layers if layer.level is not None]
+    lowest: Layer = layers[0]._replace(
+        enabled=False if any(layer.enabled is False for layer in layers) else layers[0].enabled,
+        level=min(said, default=None),
+        specs=tuple(spec for layer in layers for spec in layer.specs),
+    )
+    return project_config(files[0], lowest)
