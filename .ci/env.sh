@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# What the tests need from the system: venv, which Debian's bare python3 lacks, a browser and tmux.
+# What the tests need from the system: venv, which Debian's bare python3 lacks, a browser, tmux and Prometheus.
 install_system_package() {
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"
@@ -13,6 +13,16 @@ install_system_package() {
         echo "error: this needs the system package '$1'. Install it and run make again." >&2
         return 1
     fi
+}
+
+# Programs of a Debian package, put into .venv: installing this one would start a server. Needs apt, and no root.
+take_programs() {
+    local bin=$PWD/.venv/bin folder fault=0
+    folder=$(mktemp -d)
+    (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download "$1" && dpkg-deb -x ./*.deb . \
+        && mv "${@:2}" "$bin") || fault=1
+    rm -rf "$folder"
+    return "$fault"
 }
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null; }
@@ -43,6 +53,12 @@ fi
 
 if ! command -v tmux >/dev/null; then
     install_system_package tmux || echo "warning: without it the tests of programs in a terminal are skipped" >&2
+fi
+
+if ! { [ -x .venv/bin/prometheus ] && [ -x .venv/bin/promtool ] && [ -x .venv/bin/prometheus-node-exporter ]; }; then
+    { [ "$(id -u)" != 0 ] || apt-get update -qq; } && take_programs prometheus usr/bin/prom{etheus,tool} \
+        && take_programs prometheus-node-exporter usr/bin/prometheus-node-exporter \
+        || echo "warning: without Prometheus of Debian the tests with a real one are skipped" >&2
 fi
 
 editables=()

@@ -12,11 +12,11 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Application": "application",
-    "Chain": "types",
-    "CompletedRun": "types",
+    "Chain": "lifecycle",
+    "CompletedRun": "lifecycle",
     "NoopReporter": "reporter",
     "Result": "results",
-    "Session": "types",
+    "Session": "lifecycle",
     "Telemetry": "telemetry",
     "TelemetryAnomalyMonitor": "monitor",
     "TelemetryConfig": "argument",
@@ -29,7 +29,7 @@ _WHERE = {
     "TelemetryTracker": "tracker",
     "TelemetryViolation": "errors",
     "ThresholdAnomaly": "monitor",
-    "Trigger": "types",
+    "Trigger": "lifecycle",
     "Violation": "results",
     "hookimpl": "hookspecs",
     "instrument": "instrumentation",
@@ -69,13 +69,13 @@ if TYPE_CHECKING:
     from .errors import TelemetryViolation
     from .hookspecs import hookimpl
     from .instrumentation import TelemetryOrchestrator, instrument
+    from .lifecycle import Chain, CompletedRun, Session, Trigger
     from .monitor import TelemetryAnomalyMonitor, ThresholdAnomaly
     from .reporter import NoopReporter, TelemetryReporter
     from .results import Result, Violation
     from .spec import TelemetryRegistry, TelemetrySpec
     from .telemetry import Telemetry
     from .tracker import TelemetryTracker
-    from .types import Chain, CompletedRun, Session, Trigger
 
 
 def __getattr__(name: str) -> Any:

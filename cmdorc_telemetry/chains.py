@@ -18,7 +18,7 @@ from typing import Any
 from msgspec import Struct
 
 from . import clock
-from .types import Chain, ChainOutcome, CompletedRun
+from .lifecycle import Chain, ChainOutcome, CompletedRun
 
 STARTED = "command_started"
 ENDED = ("command_success", "command_failed", "command_cancelled")

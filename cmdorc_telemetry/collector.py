@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from .capture import SessionStatistics, completed_properties, startup_properties
 from .hookspecs import hookimpl
+from .lifecycle import CompletedRun, Session, Trigger
 from .recording import Recording
-from .types import CompletedRun, Session, Trigger
 
 if TYPE_CHECKING:
     from .recorder import Recorder

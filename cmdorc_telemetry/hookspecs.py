@@ -21,9 +21,10 @@ import pluggy
 
 if TYPE_CHECKING:
     from .detector import Detector
+    from .lifecycle import Chain, CompletedRun, Session, Trigger
     from .reporter import TelemetryReporter
     from .spec import TelemetrySpec
-    from .types import Anomaly, Chain, CompletedRun, Event, Session, Setup, Trigger
+    from .types import Anomaly, Event, Setup
 
 PROJECT = "cmdorc_telemetry"
 """Name of the pluggy project and of the entry-point group."""

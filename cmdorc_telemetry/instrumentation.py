@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from msgspec import Struct
 
     from .argument import TelemetryConfig
+    from .lifecycle import Session
     from .reporter import TelemetryReporter
-    from .types import Session
     from .watch import Watch
 
 _log = logging.getLogger("cmdorc_telemetry")
@@ -202,7 +202,7 @@ def _takes_attributes(target: object) -> bool:
 
 
 def _session(orchestrator: cmdorc.CommandOrchestrator, config_name: str | None, watch: Watch, uptime: float) -> Session:
-    from .types import Session
+    from .lifecycle import Session
 
     commands, patterns = orchestrator.list_commands(), sorted(orchestrator.get_trigger_graph())
     # No public method of the orchestrator gives a command's policy.

@@ -30,8 +30,8 @@ from .errors import ConfigError, told
 from .telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from .lifecycle import Session
     from .reporter import TelemetryReporter
-    from .types import Session
     from .watch import Watch
 
 _log = logging.getLogger("cmdorc_telemetry")

@@ -22,7 +22,7 @@ from msgspec import Struct, structs
 from . import clock
 from .chains import Call, Chains, Course
 from .errors import told
-from .types import CompletedRun, Session, Trigger, TriggerOutcome
+from .lifecycle import CompletedRun, Session, Trigger, TriggerOutcome
 
 P = ParamSpec("P")
 T = TypeVar("T")

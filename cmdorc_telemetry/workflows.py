@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .hookspecs import hookimpl
+from .lifecycle import Chain, CompletedRun
 from .recording import Recording
 from .spec import Operation, Outcome, TelemetrySpec, Version, Workflow
 from .spec.sources import FILLED, PRIVATE, bounded
-from .types import Chain, CompletedRun
 
 if TYPE_CHECKING:
     from .recorder import Recorder

@@ -36,9 +36,9 @@ from cmdorc_telemetry.capture import (
 from cmdorc_telemetry.capture.payloads import TelemetryPayloadBuilder
 from cmdorc_telemetry.config import TelemetryLevel
 from cmdorc_telemetry.decoding import decode
+from cmdorc_telemetry.lifecycle import CompletedRun, Session, Trigger
 from cmdorc_telemetry.results import Violation
 from cmdorc_telemetry.spec import CORE, Event, TelemetrySpec, load_spec
-from cmdorc_telemetry.types import CompletedRun, Session, Trigger
 
 SPEC = load_spec(CORE)
 INSTALL = str(uuid.UUID(int=7))

@@ -24,7 +24,7 @@ from cmdorc import (
 
 from cmdorc_telemetry.chains import Call, Course
 from cmdorc_telemetry.instrumentation import observe
-from cmdorc_telemetry.types import Chain, CompletedRun, Trigger
+from cmdorc_telemetry.lifecycle import Chain, CompletedRun, Trigger
 
 LONG = "exec sleep 20"
 

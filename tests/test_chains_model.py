@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmdorc_telemetry.instrumentation import observe
-from cmdorc_telemetry.types import Chain, CompletedRun
+from cmdorc_telemetry.lifecycle import Chain, CompletedRun
 
 EXAMPLES = int(os.environ.get("CHAINS_EXAMPLES", "25"))
 LINES = {"success": "true", "failed": "exit 1"}

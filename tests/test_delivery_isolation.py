@@ -448,7 +448,7 @@ class Hanging(TelemetryReporter):
 
 asked = threading.Event()
 telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"), reporters=[Hanging()])
-telemetry.fire("cmdorc_shutdown", __import__("cmdorc_telemetry.types").types.Session(id="s", started_at=time.time()))
+telemetry.fire("cmdorc_shutdown", __import__("cmdorc_telemetry.lifecycle").lifecycle.Session(id="s", started_at=time.time()))
 threading.Thread(target=lambda: telemetry.flush(60), daemon=True).start()
 assert asked.wait(30)
 print(time.time(), flush=True)

@@ -25,12 +25,13 @@ from cmdorc_telemetry.errors import RetryLater
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal
+from cmdorc_telemetry.lifecycle import CompletedRun
 from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.segment import parse, segments
 from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, TelemetryRegistry, TelemetrySpec, load_spec
-from cmdorc_telemetry.types import Anomaly, Batch, BatchEvent, CompletedRun
+from cmdorc_telemetry.types import Anomaly, Batch, BatchEvent
 
 GRANTED = datetime(2026, 1, 1, tzinfo=timezone.utc)
 SPEC = load_spec(CORE)

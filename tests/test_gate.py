@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from cmdorc_telemetry.capture import Capture, Hasher
 from cmdorc_telemetry.decoding import decode
 from cmdorc_telemetry.gate import Gate, sampled
+from cmdorc_telemetry.lifecycle import Trigger
 from cmdorc_telemetry.spec import CORE, LEVELS, Level, Shapes, TelemetrySpec, load_spec, wire_shape
-from cmdorc_telemetry.types import Captured, Event, Gated, Trigger
+from cmdorc_telemetry.types import Captured, Event, Gated
 
 SPEC = load_spec(CORE)
 REF = SPEC.ref

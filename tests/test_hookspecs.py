@@ -16,10 +16,11 @@ from cmdorc_telemetry.detector import Detector
 from cmdorc_telemetry.discovery import Installed
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.hookspecs import Deprecated
+from cmdorc_telemetry.lifecycle import Chain, CompletedRun, Session, Trigger
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.spec import TelemetrySpec, load_spec
 from cmdorc_telemetry.spec.registry import CORE
-from cmdorc_telemetry.types import Anomaly, Chain, CompletedRun, Event, Session, Setup, Trigger
+from cmdorc_telemetry.types import Anomaly, Event, Setup
 
 HOOKS = {
     "cmdorc_startup": ["session"],

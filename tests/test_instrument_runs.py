@@ -33,7 +33,7 @@ from cmdorc import (
 from msgspec import Struct
 
 from cmdorc_telemetry.instrumentation import observe
-from cmdorc_telemetry.types import CompletedRun
+from cmdorc_telemetry.lifecycle import CompletedRun
 from cmdorc_telemetry.watch import Run
 
 

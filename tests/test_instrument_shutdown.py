@@ -21,7 +21,7 @@ from cmdorc import (
 )
 
 from cmdorc_telemetry.instrumentation import observe
-from cmdorc_telemetry.types import CompletedRun, Session
+from cmdorc_telemetry.lifecycle import CompletedRun, Session
 
 SLEEP = CommandConfig(name="Sleep", command="exec sleep 20", triggers=[], max_concurrent=0)
 LAST = CommandConfig(name="Last", command="true", triggers=["orchestrator_shutdown"])

@@ -21,7 +21,7 @@ from cmdorc import (
 )
 
 from cmdorc_telemetry.instrumentation import observe
-from cmdorc_telemetry.types import CompletedRun, Trigger
+from cmdorc_telemetry.lifecycle import CompletedRun, Trigger
 
 
 class Picky(LocalSubprocessExecutor):

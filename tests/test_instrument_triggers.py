@@ -21,7 +21,7 @@ from cmdorc import (
 )
 
 from cmdorc_telemetry.instrumentation import observe
-from cmdorc_telemetry.types import CompletedRun, Session, Trigger
+from cmdorc_telemetry.lifecycle import CompletedRun, Session, Trigger
 
 
 class Watched:

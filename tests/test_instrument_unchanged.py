@@ -27,7 +27,7 @@ from cmdorc import (
 
 from cmdorc_telemetry.application import CMDORC, Application
 from cmdorc_telemetry.instrumentation import TelemetryOrchestrator, instrument, observe
-from cmdorc_telemetry.types import CompletedRun
+from cmdorc_telemetry.lifecycle import CompletedRun
 
 CONFIG = RunnerConfig(
     commands=[

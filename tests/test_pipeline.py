@@ -25,6 +25,7 @@ from cmdorc_telemetry.gate import Gate
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal
+from cmdorc_telemetry.lifecycle import CompletedRun
 from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import NoopReporter
@@ -33,7 +34,7 @@ from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spec.model import Event, Meta, Property, Semantics, TelemetrySpec
 from cmdorc_telemetry.spool import Spool
-from cmdorc_telemetry.types import CompletedRun, EventResult, Leased, Row, View
+from cmdorc_telemetry.types import EventResult, Leased, Row, View
 
 from .agreement import agree
 

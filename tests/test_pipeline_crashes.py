@@ -21,13 +21,13 @@ from cmdorc_telemetry.capture import Capture, completed_properties, machine_fiel
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal
+from cmdorc_telemetry.lifecycle import CompletedRun
 from cmdorc_telemetry.pipeline import Pipeline
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.segment import Orphan, frame
 from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spool import Spool
-from cmdorc_telemetry.types import CompletedRun
 
 from .agreement import agree
 

@@ -27,7 +27,7 @@ import sys
 from cmdorc_telemetry import Telemetry
 from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.delivery import worker
-from cmdorc_telemetry.types import CompletedRun, Trigger
+from cmdorc_telemetry.lifecycle import CompletedRun, Trigger
 
 worker.POLICY_SECONDS = float(sys.argv[1])
 telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"))

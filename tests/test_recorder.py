@@ -29,6 +29,7 @@ from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import another_identity, ensure_identity
 from cmdorc_telemetry.journal import Journal
+from cmdorc_telemetry.lifecycle import CompletedRun, Session, Trigger
 from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.recorder import Recorder
 from cmdorc_telemetry.reporter import TelemetryReporter
@@ -37,7 +38,6 @@ from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spec.model import Event, Meta, Property, Semantics, TelemetrySpec
 from cmdorc_telemetry.spool import Spool
-from cmdorc_telemetry.types import CompletedRun, Session, Trigger
 
 from .agreement import agree
 from .waiting import LONG, until
@@ -484,7 +484,7 @@ def test_where_no_lock_can_be_had_nothing_can_be_injected(machine: Machine) -> N
 FORKING = """
 import os
 from cmdorc_telemetry import Telemetry
-from cmdorc_telemetry.types import CompletedRun
+from cmdorc_telemetry.lifecycle import CompletedRun
 
 telemetry = Telemetry.start()
 

@@ -15,8 +15,8 @@ from cmdorc_telemetry import Telemetry, TelemetryConfig, TelemetryLevel, hookimp
 from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.consent import Grant, save_decision
 from cmdorc_telemetry.home import Home
+from cmdorc_telemetry.lifecycle import CompletedRun
 from cmdorc_telemetry.reporter import TelemetryReporter
-from cmdorc_telemetry.types import CompletedRun
 
 from .agreement import agree
 

@@ -11,7 +11,8 @@ import pytest
 from msgspec import Struct
 
 from cmdorc_telemetry import types
-from cmdorc_telemetry.types import DROP_REASONS, CompletedRun, DropReason, Ledger, View
+from cmdorc_telemetry.lifecycle import CompletedRun
+from cmdorc_telemetry.types import DROP_REASONS, DropReason, Ledger, View
 
 ROOT = Path(__file__).parents[1]
 

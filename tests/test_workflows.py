@@ -19,11 +19,11 @@ from cmdorc_telemetry import TelemetryOrchestrator
 from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.consent import Grant, renew, save_decision
 from cmdorc_telemetry.hookspecs import hookimpl
+from cmdorc_telemetry.lifecycle import Chain, CompletedRun
 from cmdorc_telemetry.spec import Operation, Workflow, load_spec, parse_toml
 from cmdorc_telemetry.spec.lint import lint
 from cmdorc_telemetry.spec.sources import RUN, WORKFLOW
 from cmdorc_telemetry.testing import Sandbox
-from cmdorc_telemetry.types import Chain, CompletedRun
 from cmdorc_telemetry.workflows import _Table
 
 PAGE = (Path(__file__).parents[1] / "docs" / "workflows.md").read_text(encoding="utf-8")

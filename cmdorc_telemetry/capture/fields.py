@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import PurePath
 from typing import Any
 
-from ..types import CompletedRun, Session, Trigger
+from ..lifecycle import CompletedRun, Session, Trigger
 
 _HASH_LENGTH = 12
 _ARCHITECTURES = {"amd64": "x86_64", "aarch64": "arm64", "i386": "i686"}

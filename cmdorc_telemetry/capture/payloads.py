@@ -9,8 +9,8 @@ import msgspec
 
 from .. import clock
 from ..config import TelemetryLevel
+from ..lifecycle import CompletedRun, Session, Trigger
 from ..spec import LEVELS, TelemetrySpec, coerce
-from ..types import CompletedRun, Session, Trigger
 from .fields import Hasher, SessionStatistics, completed_properties, startup_properties, trigger_properties
 
 

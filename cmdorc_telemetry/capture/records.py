@@ -18,9 +18,9 @@ import msgspec
 
 from .. import clock
 from ..forks import on_fork
+from ..lifecycle import Trigger
 from ..results import Witness
 from ..spec import BASE, Event, TelemetrySpec, Version, coerce
-from ..types import Trigger
 from .checks import Check, Events
 from .fields import Hasher, bounded
 

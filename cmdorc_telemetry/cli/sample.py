@@ -22,8 +22,8 @@ from ..capture import (
 )
 from ..capture.payloads import TelemetryPayloadBuilder
 from ..config import TelemetryLevel
+from ..lifecycle import CompletedRun, Session, Trigger
 from ..spec import LEVELS, MASK, Event, Level, Property, Shapes, TelemetrySpec, bucket_labels, coerce
-from ..types import CompletedRun, Session, Trigger
 from .wording import application
 
 NO_ID = "00000000-0000-0000-0000-000000000000"

@@ -12,8 +12,8 @@ import time
 
 from cmdorc_telemetry import Telemetry
 from cmdorc_telemetry.application import CMDORC
+from cmdorc_telemetry.lifecycle import CompletedRun
 from cmdorc_telemetry.recorder import START_SECONDS
-from cmdorc_telemetry.types import CompletedRun
 
 COUNT = 51
 

@@ -14,7 +14,7 @@ from itertools import count
 
 from cmdorc_telemetry import Telemetry
 from cmdorc_telemetry.application import CMDORC
-from cmdorc_telemetry.types import CompletedRun
+from cmdorc_telemetry.lifecycle import CompletedRun
 
 
 def capture(telemetry: Telemetry, serials: range) -> None:

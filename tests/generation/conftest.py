@@ -28,7 +28,7 @@ PROGRAM = """
 import sys, time
 from cmdorc_telemetry import Telemetry, TelemetryConfig, TelemetryLevel, clock, recorder
 from cmdorc_telemetry.delivery import thread
-from cmdorc_telemetry.types import CompletedRun
+from cmdorc_telemetry.lifecycle import CompletedRun
 
 thread.LOOK_SECONDS, recorder.START_SECONDS = 0.05, float(sys.argv[1])  # so that it need not be waited for
 wall, ahead = clock.wall, [0.0]

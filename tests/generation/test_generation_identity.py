@@ -83,7 +83,7 @@ def test_what_a_session_is_summed_up_from_does_not_reach_back(machine: Machine) 
     machine.decide("standard")
     until(lambda: program.flush() and machine.noticed(program, "debug") is None, "the new decision")
     program.run(4)
-    program("!from cmdorc_telemetry.types import Session")
+    program("!from cmdorc_telemetry.lifecycle import Session")
     program("!telemetry.fire('cmdorc_shutdown', Session(id='s', started_at=0.0))")
     assert program.flush()
     bodies = [json.loads(line) for each in machine.server.seen for line in each.plain.splitlines()]

@@ -71,7 +71,7 @@ def die() -> None:
 
 def hooked(telemetry: Any, number: int) -> bool:
     """A lifecycle hook, as cmdorc's orchestrator fires it."""
-    from cmdorc_telemetry.types import CompletedRun
+    from cmdorc_telemetry.lifecycle import CompletedRun
 
     run = CompletedRun(run_id="r", command_name="c", state="failed", duration=number / 1000)
     telemetry.fire("cmdorc_completed", run)

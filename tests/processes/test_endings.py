@@ -65,7 +65,7 @@ def test_a_finalizer_records_as_long_as_there_is_a_python_and_raises_nothing_aft
     programs(
         f"""
         import string
-        from cmdorc_telemetry.types import CompletedRun
+        from cmdorc_telemetry.lifecycle import CompletedRun
 
         class Last:
             def __init__(self, telemetry):

@@ -16,8 +16,9 @@ import pytest
 from cmdorc_telemetry import Telemetry, TelemetryLevel
 from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.home import Home
+from cmdorc_telemetry.lifecycle import CompletedRun
 from cmdorc_telemetry.spool import Spool
-from cmdorc_telemetry.types import CompletedRun, Ledger
+from cmdorc_telemetry.types import Ledger
 
 from ..agreement import agree
 

@@ -23,7 +23,8 @@ from cmdorc_telemetry.audit import entries, verify
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.errors import StorageError
 from cmdorc_telemetry.spool import Spool
-from cmdorc_telemetry.types import Batch, CompletedRun
+from cmdorc_telemetry.lifecycle import CompletedRun
+from cmdorc_telemetry.types import Batch
 
 DEADLINE = 20.0
 place = Path(sys.argv[1])

@@ -17,7 +17,7 @@ import cmdorc_telemetry.pipeline  # noqa: F401  # before time is changed: the au
 from cmdorc_telemetry import CompletedRun, Session, Telemetry, clock
 from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.cli.machine import Machine
-from cmdorc_telemetry.types import Trigger
+from cmdorc_telemetry.lifecycle import Trigger
 
 DAY = 86_400.0
 HOSTILE = (

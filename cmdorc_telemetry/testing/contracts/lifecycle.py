@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from ...lifecycle import Chain, CompletedRun, Session, Trigger
 from ...plugins import SLOW_CALLS, SLOW_SECONDS, PluginHost, TimedListener
 from ...telemetry import HOOKS, Telemetry
-from ...types import Chain, CompletedRun, Session, Trigger
 from ..attempts import printed
 from ..orchestrators import run
 from .plugin import PluginContract

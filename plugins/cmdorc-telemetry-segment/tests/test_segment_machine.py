@@ -38,7 +38,7 @@ FIRES = """
 import sys
 from cmdorc_telemetry import Telemetry
 from cmdorc_telemetry.application import CMDORC
-from cmdorc_telemetry.types import CompletedRun
+from cmdorc_telemetry.lifecycle import CompletedRun
 
 telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"))
 for number in range(int(sys.argv[1])):
