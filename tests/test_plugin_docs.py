@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tomlkit
 
-from cmdorc_telemetry import hookspecs, scaffold, testing, types
+from cmdorc_telemetry import hookspecs, lifecycle, scaffold, testing, types
 from cmdorc_telemetry.detector import Detector
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.testing import fixtures
@@ -78,8 +78,9 @@ def test_every_field_of_every_record_is_named() -> None:
         for name in re.findall(r": (\w+)", str(inspect.signature(function)).replace("'", ""))
     }
     assert table.keys() == passed
+    records = {**vars(types), **vars(lifecycle)}
     for name, fields in table.items():
-        assert re.findall(r"`(\w+)`", fields) == list(getattr(types, name).__struct_fields__), name
+        assert re.findall(r"`(\w+)`", fields) == list(records[name].__struct_fields__), name
 
 
 def test_the_kinds_are_those_that_can_be_begun_with() -> None:
