@@ -54,6 +54,8 @@ _RANKS = {level: rank for rank, level in enumerate(TelemetryLevel)}
 
 _ADDRESS = ("endpoint", "url", "path", "host", "port")
 """Keys of a destination that say where it leads."""
+_ACCOUNT = ("api_key", "write_key", "project", "tenant", "topic", "channel", "dsn", "webhook", "headers")
+"""Keys of a destination that say whose the events are, at a service that has many accounts."""
 RESERVED = ("plugin", "audience", "level", "events", "rename", "timeout")
 """Keys of a destination that the core reads itself; all others are its reporter's settings."""
 
@@ -76,10 +78,20 @@ class DestinationConfig(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """What a person agrees to when they agree to a destination. Secrets are not part of it."""
-        target = "".join(f" {key}={value}" for key, value in sorted(self.settings.items())
-                         if key.removesuffix("_env") in _ADDRESS)  # fmt: skip
-        return f"{self.plugin}{target}"
+        """What a person agrees to when they agree to a destination. No key can be read from it, nor any secret."""
+        where = (f"{key}={value}" for key, value in sorted(self.settings.items())
+                 if key.removesuffix("_env") in _ADDRESS)  # fmt: skip
+        return " ".join((self.plugin, *where, *self.account))
+
+    @property
+    def account(self) -> list[str]:
+        """Whose the events are where somebody else's service has many accounts: what says so, and a digest of it.
+
+        Keys to what is the user's own come and go, and nobody has to be asked.
+        """
+        if self.audience == "private":
+            return []
+        return [f"{key}={_digest(value)}" for key, value in sorted(self.settings.items()) if key in _ACCOUNT]
 
     def resolved(self, environ: Mapping[str, str]) -> dict[str, Any]:
         """The reporter's settings, secrets taken from the environment. Raises ConfigError."""
@@ -97,6 +109,14 @@ class DestinationConfig(NamedTuple):
             else:
                 settings[key] = value
         return settings
+
+
+def _digest(key: object) -> str:
+    """What tells a key from others, and says nothing of it."""
+    from hashlib import sha256  # few destinations have one
+
+    text = repr(sorted(key.items()) if isinstance(key, dict) else key)
+    return f"sha256:{sha256(text.encode()).hexdigest()[:12]}"
 
 
 class Layer(NamedTuple):
@@ -300,7 +320,7 @@ def _destination(path: Path, name: str, entry: Mapping[str, Any]) -> Destination
     if audience not in ("shared", "private"):
         raise ConfigError(path, f"{prefix}.audience", f"found {audience!r}", "'shared' or 'private'",
                           nearest=nearest(audience, ("shared", "private")))  # fmt: skip
-    for key in _ADDRESS:
+    for key in (*_ADDRESS, *_ACCOUNT):
         if f"{key}_env" in entry and audience == "shared":
             # Whoever sets a variable, such as a project, would lead a yes elsewhere.
             raise ConfigError(path, f"{prefix}.{key}_env", f"found {entry[f'{key}_env']!r}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pwd
+import re
 import tempfile
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -385,6 +386,20 @@ def test_the_identity_of_a_destination_is_where_it_goes() -> None:
     assert len({first, *others}) == 1 + len(others)
 
 
+def test_the_identity_of_a_shared_destination_is_whose_account_it_is_too() -> None:
+    def identity(audience: str = "shared", **settings: object) -> str:
+        return DestinationConfig("team", "ph", audience, settings={"endpoint": "https://a", **settings}).identity
+
+    first = identity(api_key="phc_a")
+    assert re.fullmatch("ph endpoint=https://a api_key=sha256:[0-9a-f]{12}", first)
+    names = ["write_key", "project", "tenant", "topic", "channel", "dsn", "webhook", "headers"]
+    others = [identity(), identity(api_key="phc_b"), *(identity(**{name: "phc_a"}) for name in names)]
+    assert len({first, *others}) == 1 + len(others)
+    ways = [identity(headers=dict(pairs)) for pairs in ([("a", "1"), ("b", "2")], [("b", "2"), ("a", "1")])]
+    assert ways[0] == ways[1] != identity(headers={"a": "1", "b": "3"})
+    assert identity("private", api_key="phc_a", headers={}) == identity("private") == identity()
+
+
 def test_levels_are_ordered() -> None:
     levels = list(TelemetryLevel)
     assert [level.value for level in levels] == LEVELS.split(", ")
@@ -447,7 +462,7 @@ def test_bounds_sync_and_background_are_read_and_default_to_little(file: Path) -
     assert (Layer.of(config).sync, Layer.of(config).background) == (True, True)
 
 
-@pytest.mark.parametrize("key", ["endpoint", "url", "path", "host", "port"])
+@pytest.mark.parametrize("key", ["endpoint", "url", "path", "host", "port", "api_key", "write_key", "headers"])
 def test_no_variable_leads_what_is_shared_elsewhere(key: str, tmp_path: Path) -> None:
     """Whoever sets the environment, such as a project, would."""
     path = tmp_path / "config.toml"

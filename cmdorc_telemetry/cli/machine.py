@@ -200,13 +200,18 @@ class Machine:
 
 
 def target(to: DestinationConfig) -> str:
-    """Where a destination is, in words without secrets; a name taken from the environment with its ``$``."""
+    """Where a destination is, and whose there, in words without secrets; a variable's name with its ``$``."""
+    return " ".join((*_place(to), *to.account))
+
+
+def _place(to: DestinationConfig) -> Iterator[str]:
     for key in _TARGETS:
         if key in to.settings:
-            return address(str(to.settings[key]))
+            yield address(str(to.settings[key]))
+            return
         if f"{key}_env" in to.settings:
-            return f"${to.settings[f'{key}_env']}"
-    return ""
+            yield f"${to.settings[f'{key}_env']}"
+            return
 
 
 def project_layer(config: Path | None) -> tuple[Layer | None, str]:

@@ -6,4 +6,7 @@ Nothing of the core imports it: the core does not touch the network. ``endpoint`
     check_endpoint(text, secret)             → what is wrong with an address, or None
     Connection(endpoint, agent).request(…)   → an Answer, whatever its status; RetryLater where there is none
     refusal(answer, …)                       → what to raise for an answer that is no success
+    document(answer)                         → the JSON object in it
+    split(body, names)                       → the fields that a service calls otherwise, and all others
+    PostingReporter                          → a reporter that has all this, but for what is sent
 """

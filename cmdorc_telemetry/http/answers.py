@@ -74,13 +74,18 @@ def printable(value: object, limit: int) -> str:
     return "".join(char for char in value if char.isprintable())[:limit]
 
 
+def document(answer: Answer) -> dict[str, Any]:
+    """The JSON object that a server answers with; an empty one where it answers with something else."""
+    try:
+        return msgspec.json.decode(answer.body or b"", type=dict[str, Any])
+    except UNREADABLE:
+        return {}
+
+
 def reason(answer: Answer) -> str:
     """What the server says is wrong, as ``: text``; empty where it says nothing readable."""
-    try:
-        body = msgspec.json.decode(answer.body or b"", type=dict[str, Any])
-    except UNREADABLE:
-        return ""
+    said = document(answer)
     for name in ("reason", "message", "detail", "error"):
-        if text := printable(body.get(name), 200):
+        if text := printable(said.get(name), 200):
             return f": {text}"
     return ""

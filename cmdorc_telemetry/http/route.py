@@ -179,10 +179,9 @@ async def _first_to_accept(addresses: Sequence[_Address]) -> tuple[_Address, soc
         raise next((fault for each in attempts if (fault := each.exception())), OSError())
     finally:
         for each in attempts:
-            each.cancel()
-        for each, made in zip(attempts, await asyncio.gather(*attempts, return_exceptions=True), strict=True):
-            if each is not winner and isinstance(made, socket.socket):
-                made.close()
+            each.cancel()  # what has not ended yet closes its socket itself
+            if each is not winner and each.done() and not each.cancelled() and not each.exception():
+                each.result().close()
 
 
 async def _accepted(

@@ -35,6 +35,7 @@ _WHERE = {
     "Fault": "faults",
     "FaultServer": "server",
     "Forward": "messages",
+    "HostedContract": "contracts.hosted",
     "HttpReporterContract": "contracts.httpreporter",
     "LifecycleContract": "contracts.lifecycle",
     "Properties": "verdicts",
@@ -66,6 +67,7 @@ __all__ = [
     "Fault",
     "FaultServer",
     "Forward",
+    "HostedContract",
     "HttpReporterContract",
     "LifecycleContract",
     "Properties",
@@ -91,6 +93,7 @@ if TYPE_CHECKING:
     from .collector import Collector
     from .contracts.anonymizer import AnonymizerContract
     from .contracts.detector import DetectorContract
+    from .contracts.hosted import HostedContract
     from .contracts.httpreporter import HttpReporterContract
     from .contracts.lifecycle import LifecycleContract
     from .contracts.reporter import ReporterContract

@@ -1,5 +1,8 @@
 """What `show-payload` prints is what leaves, byte for byte, and what the audit has the digest of: for every reporter.
 
+Where a batch is several requests, it is their bodies, one behind the other. Prometheus is sent nothing: of what it
+reads, it is the share of the batch, sample for sample.
+
 A reporter joins by a line in ``CASES``; one that is installed and not there fails a test.
 """
 
@@ -13,13 +16,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from cmdorc_telemetry import CompletedRun, Telemetry, TelemetryReporter
 from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.audit import Entry, entries
 from cmdorc_telemetry.discovery import installed
 from cmdorc_telemetry.plugins import PluginHost
-from cmdorc_telemetry.testing import FaultServer, Forward
+from cmdorc_telemetry.testing import Answer, FaultServer, Forward
 
 OWN_FORM = """
 import json
@@ -66,18 +70,52 @@ class Case(NamedTuple):
     settings: str = ""
     code: str = ""
     """Of its plugin, where that is none of this repository's."""
-    server: bool = False
-    """Whether it sends to a server: a real one, behind one that keeps what passes. Else what arrives is a file."""
+    answer: Answer | None = None
+    """Where it sends to a server: with what that confirms; else what arrives is a file."""
+    file: str = "arrived"
+    read: Callable[[bytes], bytes] = bytes
+    """What the one who gets that file has of it."""
+
+
+FORWARDED = Answer()
+"""A real server's, behind one that keeps what passes."""
+OTLP = Answer(200, b"", {"Content-Type": "application/x-protobuf"})
+
+
+def samples(scraped: bytes) -> bytes:
+    """The samples of a scrape, a line each; of a histogram what lies in each bucket alone."""
+    lines = []
+    for family in text_string_to_metric_families(scraped.decode()):
+        below: dict[tuple[str, ...], float] = {}
+        for sample in family.samples:
+            value, edge = sample.value, {name: text for name, text in sample.labels.items() if name == "le"}
+            labels = {name: text for name, text in sample.labels.items() if name != "le"}
+            if edge:
+                series = tuple(labels.values())
+                value, below[series] = value - below.get(series, 0.0), value
+            if sample.name.endswith("_count") or (edge and not value):
+                continue
+            named = ",".join(f'{name}="{text}"' for name, text in {**labels, **edge}.items())
+            lines.append(f"{sample.name}{{{named}}} {value:.15g}\n")
+    return "".join(sorted(lines)).encode()
 
 
 CASES = {
-    "http": Case("http", 'endpoint = "{endpoint}"', server=True),
+    "http": Case("http", 'endpoint = "{endpoint}"', answer=FORWARDED),
+    "posthog": Case("posthog", 'endpoint = "{root}"\napi_key = "phc_k"', answer=Answer.json({"status": "Ok"})),
+    "segment": Case("segment", 'endpoint = "{endpoint}"\nwrite_key = "k"', answer=Answer.json({"success": True})),
+    "otlp": Case("otlp", 'endpoint = "{root}"', answer=OTLP),
+    "prometheus": Case("prometheus", 'path = "{folder}/arrived.prom"', file="arrived.prom", read=samples),
     "file": Case("file", 'path = "{folder}/arrived"'),
     "only report": Case("plain", code=PLAIN),
     "own encode": Case("own", code=OWN_FORM),
     "renamed": Case("plain", 'rename = {{ state = "outcome", command_completed = "done", event_id = "key" }}', PLAIN),
     "less": Case("file", 'path = "{folder}/arrived"\nlevel = "minimal"'),
-    "private": Case("http", 'endpoint = "{endpoint}"\naudience = "private"', server=True),
+    "private": Case("http", 'endpoint = "{endpoint}"\naudience = "private"', answer=FORWARDED),
+    "private otlp": Case("otlp", 'endpoint = "{root}"\naudience = "private"', answer=OTLP),
+    "private prometheus": Case(
+        "prometheus", 'path = "{folder}/arrived.prom"\naudience = "private"', file="arrived.prom", read=samples
+    ),
 }
 
 
@@ -94,33 +132,28 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.communicate(timeout=15)
 
 
-@pytest.fixture
-def between(real_server: str) -> Iterator[FaultServer]:
-    """What keeps raw bodies and passes them on."""
-    with FaultServer(answer=Forward(real_server)) as server:
-        yield server
-
-
 @pytest.fixture(params=CASES.values(), ids=CASES)
-def case(machine, between: FaultServer, request: pytest.FixtureRequest) -> Callable[[], bytes]:
+def case(machine, real_server: str, request: pytest.FixtureRequest) -> Iterator[Callable[[], bytes]]:
     """A home with one destination, ``to``. What arrived there, decompressed."""
     found: Case = request.param
     if found.code:
         machine.plugin(found.reporter, found.code)
-    settings = found.settings.format(endpoint=between.endpoint, folder=machine.work)
-    machine.config(
-        f'[telemetry]\nplugins = ["{found.reporter}"]\n'
-        f'[telemetry.to.to]\nplugin = "{found.reporter}"\nevents = ["command_completed"]\n{settings}\n'
-    )
-    machine.opt_in("--level", "standard")
+    confirm = Forward(real_server) if found.answer is FORWARDED else lambda _: found.answer
+    with FaultServer(answer=confirm) as server:
+        settings = found.settings.format(endpoint=server.endpoint, root=server.endpoint.removesuffix("/v1"),
+                                         folder=machine.work)  # fmt: skip
+        machine.config(
+            f'[telemetry]\nplugins = ["{found.reporter}"]\n'
+            f'[telemetry.to.to]\nplugin = "{found.reporter}"\nevents = ["command_completed"]\n{settings}\n'
+        )
+        machine.opt_in("--level", "standard")
 
-    def arrived() -> bytes:
-        if found.server:
-            (report,) = (request for request in between.seen if request.method == "POST")
-            return report.plain
-        return (machine.work / "arrived").read_bytes()
+        def arrived() -> bytes:
+            if found.answer is not None:
+                return b"".join(request.plain for request in server.seen if request.method == "POST")
+            return found.read((machine.work / found.file).read_bytes())
 
-    return arrived
+        yield arrived
 
 
 def digest(data: bytes) -> str:

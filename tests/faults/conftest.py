@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,33 +18,13 @@ from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.spool import Spool
 from cmdorc_telemetry.testing import FaultServer, names
 from cmdorc_telemetry.types import Ledger
-from cmdorc_telemetry_server import SQLiteStore
 
 from ..agreement import agree
+from .receivers import RealServer
 
 PROGRAM = Path(__file__).with_name("program.py")
 BIN = Path(sys.executable).parent
 LONG = 40.0
-
-
-@dataclass
-class RealServer:
-    """The server that events must arrive at, and what it has."""
-
-    url: str
-    store: Path
-
-    def durations(self, install: str) -> Counter[int]:
-        """How often which serial number of one install is stored."""
-
-        async def read() -> Counter[int]:
-            import msgspec
-
-            bodies = [msgspec.json.decode(row.body) async for row in SQLiteStore(self.store).export()
-                      if row.install == install]  # fmt: skip
-            return Counter(body["duration_ms"] for body in bodies)
-
-        return asyncio.run(read())
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ from cmdorc_telemetry.testing import FaultServer, Forward, slow
 from cmdorc_telemetry.testing.script import Faults
 
 if TYPE_CHECKING:
-    from .conftest import Machine, RealServer
+    from .conftest import Machine
+    from .receivers import RealServer
 
 ENDING = Path(__file__).with_name("ending.py")
 SILENT_DNS = Path(__file__).with_name("silent_dns.py")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from cmdorc_telemetry import toml
 from cmdorc_telemetry.testing import FaultServer
 
-if TYPE_CHECKING:
-    pass
+from .conftest import environment
+from .receivers import REPORTERS, settings
 
 HOSTILE = ("deep-json", "huge-body", "endless-body", "endless-chunks", "endless-headers", "endless-line",
            "endless-informational", "drip")  # fmt: skip
@@ -33,12 +32,17 @@ from cmdorc_telemetry.types import Batch, BatchEvent
 def memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
+def made(number):
+    event_id = f"0198c0de-0000-7000-8000-{number:012}"  # another each time: what arrived is sent no more by some
+    body = {"event": "command_completed", "timestamp": "2026-01-02T03:04:05Z", "duration_ms": 5, "level": "minimal",
+            "spec": "cmdorc.core@1", "event_id": event_id, "anonymous_install_id": "i"}
+    return BatchEvent(event_id, "command_completed", json.dumps(body).encode())
+
 async def main():
     name, settings, deadline = sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3])
     reporter = make_reporter(PluginHost([name]).reporters()[name], DestinationConfig(name, name, settings=settings), {})
-    event = BatchEvent("e", "command_completed", b'{"event":"command_completed","event_id":"e"}')
-    batch = Batch(destination=name, events=(event, event))
-    for line in sys.stdin:
+    for number, line in enumerate(sys.stdin):
+        batch = Batch(destination=name, events=(made(2 * number), made(2 * number + 1)))
         before, start = memory(), time.monotonic()
         try:
             await asyncio.wait_for(reporter.report_batch(batch), deadline)
@@ -50,16 +54,16 @@ async def main():
 
 asyncio.run(main())
 """
-SETTINGS: dict[str, Callable[[str], dict[str, str]]] = {"http": lambda endpoint: {"endpoint": endpoint}}
-"""Reporter → its settings: as in the fault matrix."""
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", REPORTERS)
 def test_no_answer_does_harm(name: str, tmp_path: Path) -> None:
-    with FaultServer() as server:
-        settings = json.dumps(SETTINGS[name](server.endpoint))
-        caller = subprocess.Popen([sys.executable, "-c", CALLING, name, settings, str(DEADLINE)],
-                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    service = REPORTERS[name].service
+    with FaultServer(answer=None if service is None else service().answer) as server:
+        said = json.dumps(toml.loads(settings(name, server.endpoint)))
+        caller = subprocess.Popen([sys.executable, "-c", CALLING, name, said, str(DEADLINE)], text=True,
+                                  env=environment(CMDORC_HOME=str(tmp_path)), stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE)  # fmt: skip
         assert caller.stdin is not None
         assert caller.stdout is not None
         found = {}

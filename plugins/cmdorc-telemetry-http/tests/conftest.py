@@ -17,9 +17,9 @@ MakeBatch = Callable[..., Batch]
 class Server(FaultServer):
     """Does what it ``will``, one thing a request, and afterwards as a telemetry server does."""
 
-    def __init__(self, *, tls: bool = False) -> None:
+    def __init__(self) -> None:
         self._next: list[str | Fault] = []
-        super().__init__(faults=lambda request: self._next.pop(0) if self._next else None, tls=tls)
+        super().__init__(faults=lambda request: self._next.pop(0) if self._next else None)
 
     @property
     def host(self) -> str:
@@ -40,15 +40,6 @@ class Server(FaultServer):
 def server() -> Iterator[Server]:
     """A running server."""
     with Server() as server:
-        yield server
-
-
-@pytest.fixture
-def tls_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """One with TLS. Who wants to trust it sets ``SSL_CERT_FILE`` to its ``authority``."""
-    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    with Server(tls=True) as server:
         yield server
 
 

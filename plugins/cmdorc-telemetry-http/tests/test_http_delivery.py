@@ -1,4 +1,4 @@
-"""Real requests to a real server that misbehaves."""
+"""Which request is made for what, and what becomes of its answer. The connection has tests of its own."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import asyncio
 import gzip
 import json
 import logging
-import socket
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable
 from email.utils import formatdate
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
 
 from cmdorc_telemetry import clock
 from cmdorc_telemetry.errors import Rejected, RetryLater, TooLarge
-from cmdorc_telemetry.http import connection, route
 from cmdorc_telemetry.types import Batch, EventResult
 from cmdorc_telemetry_http import HttpReporter
 
@@ -119,15 +115,6 @@ async def test_one_connection_for_many_batches(server: Server, reporter: HttpRep
     assert len({request.peer for request in server.seen}) == 1
 
 
-async def test_close_closes_the_connection(server: Server, reporter: HttpReporter, make_batch: MakeBatch) -> None:
-    await reporter.close()
-    await reporter.report_batch(make_batch(1))
-    await reporter.close()
-    await reporter.close()
-    await reporter.report_batch(make_batch(1))
-    assert len({request.peer for request in server.seen}) == 2
-
-
 async def test_token_and_trailing_slash(server: Server, make_batch: MakeBatch) -> None:
     reporter = HttpReporter(HttpReporter.Settings(endpoint=server.endpoint + "/", token="s3cret"))
     await reporter.report_batch(make_batch(1))
@@ -135,42 +122,6 @@ async def test_token_and_trailing_slash(server: Server, make_batch: MakeBatch) -
     await reporter.close()
     assert [request.path for request in server.seen] == ["/v1/report", "/v1/policy"]
     assert {request.headers["Authorization"] for request in server.seen} == {"Bearer s3cret"}
-
-
-async def test_localhost_needs_no_name_server(
-    server: Server, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: pytest.fail("asked"))
-    reporter = HttpReporter(HttpReporter.Settings(endpoint=f"http://localhost:{server.port}/v1"))
-    assert (await reporter.report_batch(make_batch(1))).results
-    await reporter.close()
-
-
-async def test_netrc_proxies_and_cookies_are_no_way_out(
-    server: Server, reporter: HttpReporter, make_batch: MakeBatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login anna password hunter2\n")
-    netrc.chmod(0o600)
-    monkeypatch.setenv("NETRC", str(netrc))
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    server.will_answer(200, '{"stats": {}}', Set_Cookie="who=anna; Path=/")
-    await reporter.report_batch(make_batch(1))
-    await reporter.report_batch(make_batch(1))
-    for request in server.seen:
-        assert "Authorization" not in request.headers
-        assert "Cookie" not in request.headers
-
-
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_no_redirect_is_followed(
-    server: Server, reporter: HttpReporter, make_batch: MakeBatch, status: int
-) -> None:
-    server.will_answer(status, Location=f"http://{server.host}/elsewhere")
-    with pytest.raises(RetryLater, match="/elsewhere"):
-        await reporter.report_batch(make_batch(2))
-    assert [request.path for request in server.seen] == ["/v1/report"]
 
 
 @pytest.mark.parametrize(
@@ -196,140 +147,6 @@ async def test_413_and_400(server: Server, reporter: HttpReporter, make_batch: M
     server.will_answer(422, '{"detail": "duration_ms: expected a number"}')
     with pytest.raises(Rejected, match="duration_ms"):
         await reporter.report_batch(make_batch(1))
-
-
-async def test_413_before_the_body_was_read(make_batch: MakeBatch) -> None:
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    reporter = HttpReporter(HttpReporter.Settings(endpoint=f"http://127.0.0.1:{port}/v1"))
-    with pytest.raises(TooLarge):
-        await reporter.report_batch(make_batch(1, filler="x" * 1_000_000))
-    await reporter.close()
-    listener.close()
-
-
-@pytest.mark.parametrize(
-    ("fault", "text"),
-    [
-        ("reset-after-reading", "the connection broke off"),
-        ("reset-mid-answer", "the connection broke off"),
-        ("endless-body", "too long an answer"),
-        ("bomb", "cannot be read"),
-    ],
-)
-async def test_a_broken_answer_is_retried_and_the_next_batch_goes_through(
-    server: Server,
-    reporter: HttpReporter,
-    make_batch: MakeBatch,
-    fault: str,
-    text: str,
-) -> None:
-    if fault == "bomb":
-        server.will_answer(200, gzip.compress(b" " * 50_000_000), Content_Encoding="gzip")
-    else:
-        server.will(fault)
-    with pytest.raises(RetryLater, match=f"^{server.host}.*{text}") as failure:
-        await asyncio.wait_for(reporter.report_batch(make_batch(2)), 10)
-    assert "command_completed" not in str(failure.value)
-    assert "\n" not in str(failure.value)
-    assert (await reporter.report_batch(make_batch(2))).results
-
-
-async def test_not_http(make_batch: MakeBatch) -> None:
-    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
-        await reader.read()
-        writer.close()
-
-    listener = await asyncio.start_server(babble, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    reporter = HttpReporter(HttpReporter.Settings(endpoint=f"http://127.0.0.1:{port}/v1"))
-    with pytest.raises(RetryLater, match="no HTTP answer"):
-        await reporter.report_batch(make_batch(1))
-    await reporter.close()
-    listener.close()
-
-
-async def test_the_core_may_cancel_a_hanging_call(
-    server: Server, reporter: HttpReporter, make_batch: MakeBatch
-) -> None:
-    server.will("hang-after-reading")
-    call = asyncio.ensure_future(reporter.report_batch(make_batch(2)))
-    await asyncio.to_thread(server.wait_for, lambda server: server.injected["hang-after-reading"] == 1)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert (await reporter.report_batch(make_batch(2))).results
-
-
-async def test_no_answer_in_time(
-    server: Server, reporter: HttpReporter, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "_SECONDS", 0.2)
-    server.will("hang-after-reading")
-    with pytest.raises(RetryLater, match=f"{server.host}: no answer in time"):
-        await reporter.report_batch(make_batch(2))
-
-
-async def test_nobody_listens(make_batch: MakeBatch) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{taken.getsockname()[1]}"
-        reporter = HttpReporter(HttpReporter.Settings(endpoint=f"http://{host}/v1"))
-        with pytest.raises(RetryLater, match=rf"^{host}: no connection \(.*refused"):
-            await reporter.report_batch(make_batch(1))
-        await reporter.close()
-
-
-async def test_a_name_that_does_not_resolve(make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object) -> list[Any]:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
-    reporter = HttpReporter(HttpReporter.Settings(endpoint="https://telemetry.invalid/v1"))
-    with pytest.raises(RetryLater, match=r"^telemetry\.invalid: the name cannot be resolved \(Name or service"):
-        await reporter.report_batch(make_batch(1))
-    await reporter.close()
-
-
-@pytest.mark.parametrize("closed", [False, True])
-def test_a_name_that_resolves_too_late_harms_nobody(monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
-    asked, go_on = threading.Event(), threading.Event()
-    faults: list[object] = []
-
-    def late(*args: object) -> list[Any]:
-        asked.set()
-        go_on.wait(20)
-        return []
-
-    def finish() -> None:
-        go_on.set()
-        for thread in threading.enumerate():
-            if thread.name == "cmdorc-telemetry-dns":
-                thread.join(20)
-
-    async def give_up() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
-        call = asyncio.ensure_future(route.Route("https://t.example").open())
-        await asyncio.to_thread(asked.wait, 20)
-        call.cancel()
-        await asyncio.gather(call, return_exceptions=True)
-        if not closed:
-            finish()
-            await asyncio.sleep(0)  # lets the loop run what the thread left
-
-    monkeypatch.setattr(socket, "getaddrinfo", late)
-    monkeypatch.setattr(threading, "excepthook", faults.append)
-    asyncio.run(give_up())
-    finish()
-    assert asked.is_set()
-    assert faults == []
 
 
 async def test_report_sends_one_event(server: Server, reporter: HttpReporter) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import trustme
@@ -21,9 +21,6 @@ from cmdorc_telemetry.http import route
 from cmdorc_telemetry.http.connection import Connection
 from cmdorc_telemetry.http.deadline import deadline
 from cmdorc_telemetry.testing import FAULTS, FaultServer
-
-if TYPE_CHECKING:
-    from .conftest import Server
 
 BODY = b'{"event":"command_completed","event_id":"e"}'
 REFUSING = ("127.0.0.1", 9)
@@ -82,8 +79,56 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return tried
 
 
+async def test_localhost_needs_no_name_server(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: pytest.fail("asked"))
+    assert await once(f"http://localhost:{server.port}/v1") == 200
+
+
+async def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    problem = await problem_of("https://telemetry.invalid/v1")
+    assert problem.startswith("telemetry.invalid: the name cannot be resolved (Name or service")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_name_that_resolves_too_late_harms_nobody(monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+    faults: list[object] = []
+
+    def late(*args: object) -> list[Any]:
+        asked.set()
+        go_on.wait(20)
+        return []
+
+    def finish() -> None:
+        go_on.set()
+        for thread in threading.enumerate():
+            if thread.name == "cmdorc-telemetry-dns":
+                thread.join(20)
+
+    async def give_up() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+        call = asyncio.ensure_future(route.Route("https://t.example").open())
+        await asyncio.to_thread(asked.wait, 20)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        if not closed:
+            finish()
+            await asyncio.sleep(0)  # lets the loop run what the thread left
+
+    monkeypatch.setattr(socket, "getaddrinfo", late)
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+    asyncio.run(give_up())
+    finish()
+    assert asked.is_set()
+    assert faults == []
+
+
 async def test_the_next_address_where_one_refuses_and_that_first_afterwards(
-    tls_server: Server, resolving: Callable[..., list[str]], tries: list[Any], monkeypatch: pytest.MonkeyPatch
+    tls_server: FaultServer, resolving: Callable[..., list[str]], tries: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     good = ("127.0.0.1", tls_server.port)
@@ -99,7 +144,7 @@ async def test_the_next_address_where_one_refuses_and_that_first_afterwards(
 
 
 async def test_the_next_address_where_one_does_not_answer(
-    tls_server: Server, resolving: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    tls_server: FaultServer, resolving: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     with FaultServer(faults="black-hole") as hole:
@@ -107,10 +152,11 @@ async def test_the_next_address_where_one_does_not_answer(
         start = time.monotonic()
         assert await once("https://telemetry.test/v1") == 200
         assert time.monotonic() - start < 5
+        assert asyncio.all_tasks() == {asyncio.current_task()}  # nobody goes on trying the other one
 
 
 async def test_a_slow_address_may_still_win(
-    tls_server: Server, resolving: Callable[..., list[str]], tries: list[Any], monkeypatch: pytest.MonkeyPatch
+    tls_server: FaultServer, resolving: Callable[..., list[str]], tries: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     monkeypatch.setattr(route, "_HEAD_START_SECONDS", 0.01)
@@ -131,7 +177,7 @@ async def test_a_slow_address_may_still_win(
 
 
 async def test_of_two_that_accept_one_is_closed(
-    tls_server: Server, resolving: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    tls_server: FaultServer, resolving: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     monkeypatch.setattr(route, "_HEAD_START_SECONDS", 0.01)
@@ -170,7 +216,7 @@ async def test_a_name_that_is_none() -> None:
 
 
 async def test_a_name_that_is_whole(
-    tls_server: Server, resolving: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    tls_server: FaultServer, resolving: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     asked = resolving(("127.0.0.1", tls_server.port))
@@ -188,7 +234,7 @@ async def test_a_name_beyond_ascii(resolving: Callable[..., list[str]]) -> None:
 
 
 async def test_a_slow_name_service_is_asked_once_and_heard_the_next_time(
-    tls_server: Server, resolving: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    tls_server: FaultServer, resolving: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     monkeypatch.setattr(route, "_SECONDS", 0.05)
@@ -240,6 +286,27 @@ async def test_cancelled_on_the_way(fault: str) -> None:
         await sending.close()
 
 
+async def test_cancelled_as_it_is_connected_it_leaves_no_socket_behind(
+    tls_server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted, made = route._accepted, list[socket.socket]()
+
+    async def cancelling(*arguments: Any) -> Any:
+        winner = await accepted(*arguments)
+        assert winner is not None
+        made.append(winner.result())
+        asking.cancel()
+        return winner
+
+    monkeypatch.setattr(route, "_accepted", cancelling)
+    sending = Connection(tls_server.endpoint, "test")
+    asking = asyncio.ensure_future(post(sending, tls_server.endpoint))
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await sending.close()
+    assert [each.fileno() for each in made] == [-1]
+
+
 async def test_who_cancels_is_not_told_of_a_deadline() -> None:
     async def both() -> None:
         with deadline(0):
@@ -266,7 +333,7 @@ async def test_a_deadline_leaves_nothing_behind() -> None:
 # -- TLS --------------------------------------------------------------------------------------------------------------
 
 
-async def test_over_tls_a_connection_is_kept_too(tls_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_over_tls_a_connection_is_kept_too(tls_server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     context = tls_server.context(None)
     assert context is not None
@@ -277,14 +344,14 @@ async def test_over_tls_a_connection_is_kept_too(tls_server: Server, monkeypatch
     assert len({request.peer for request in tls_server.seen}) == 1
     assert sending._kept is not None
     assert sending._kept.transport.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
-    tls_server.will("reset-after-reading")
+    tls_server.fail(["reset-after-reading"])
     assert await post(sending, tls_server.endpoint) == 200
     assert len({request.peer for request in tls_server.seen}) == 2
     await sending.close()
 
 
-async def test_nothing_is_said_to_whom_nobody_trusts(tls_server: Server) -> None:
-    start = f"{tls_server.host}: the certificate is not to be trusted ("
+async def test_nothing_is_said_to_whom_nobody_trusts(tls_server: FaultServer) -> None:
+    start = f"127.0.0.1:{tls_server.port}: the certificate is not to be trusted ("
     assert (await problem_of(tls_server.endpoint)).startswith(start)
     assert tls_server.seen == []
 
@@ -307,8 +374,9 @@ async def test_no_tls(fault: str, text: str, monkeypatch: pytest.MonkeyPatch) ->
         assert server.seen == []
 
 
-async def test_a_server_without_tls(server: Server) -> None:
-    assert (await problem_of(f"https://{server.host}/v1")).startswith(f"{server.host}: no secure connection (")
+async def test_a_server_without_tls(server: FaultServer) -> None:
+    host = f"127.0.0.1:{server.port}"
+    assert (await problem_of(f"https://{host}/v1")).startswith(f"{host}: no secure connection (")
     assert server.seen == []
 
 
@@ -368,7 +436,9 @@ async def running(proxy: Proxy, tls: ssl.SSLContext | None = None) -> AsyncItera
         await asyncio.sleep(0.01)  # with that, the sockets are closed
 
 
-async def test_a_proxy_sees_the_name_and_not_the_report(tls_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_sees_the_name_and_not_the_report(
+    tls_server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args: pytest.fail("asked for the name"))
     async with running(Proxy(tls_server.port)) as proxy:
@@ -388,7 +458,7 @@ async def test_a_proxy_sees_the_name_and_not_the_report(tls_server: Server, monk
 
 
 async def test_the_server_behind_a_proxy_is_to_be_trusted_as_ever(
-    tls_server: Server, monkeypatch: pytest.MonkeyPatch
+    tls_server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     async with running(Proxy(tls_server.port)) as proxy:
@@ -412,7 +482,7 @@ async def test_the_server_behind_a_proxy_is_to_be_trusted_as_ever(
     ],
 )
 async def test_a_proxy_that_refuses(
-    tls_server: Server, monkeypatch: pytest.MonkeyPatch, answer: bytes, why: str
+    tls_server: FaultServer, monkeypatch: pytest.MonkeyPatch, answer: bytes, why: str
 ) -> None:
     async with running(Proxy(tls_server.port)) as proxy:
         proxy.answer = answer
@@ -423,7 +493,7 @@ async def test_a_proxy_that_refuses(
             await asyncio.sleep(0.005)
 
 
-async def test_a_proxy_that_hangs(tls_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_hangs(tls_server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(route, "_SECONDS", 0.2)
     async with running(Proxy(tls_server.port)) as proxy:
         proxy.answer = b""
@@ -439,7 +509,7 @@ async def test_what_is_no_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str) -> 
     )
 
 
-async def test_a_proxy_over_tls(tls_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_over_tls(tls_server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tls_server.authority))
     context = tls_server.context(None)
     async with running(Proxy(tls_server.port), context) as proxy:
