@@ -19,8 +19,8 @@ install_system_package() {
 take_programs() {
     local bin=$PWD/.venv/bin folder fault=0
     folder=$(mktemp -d)
-    (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download "$1" && dpkg-deb -x ./*.deb . \
-        && mv "${@:2}" "$bin") || fault=1
+    (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download "$1" \
+        && dpkg-deb --fsys-tarfile ./*.deb | tar -xC "$bin" --strip-components 3 "${@:2}") || fault=1
     rm -rf "$folder"
     return "$fault"
 }
@@ -56,8 +56,8 @@ if ! command -v tmux >/dev/null; then
 fi
 
 if ! { [ -x .venv/bin/prometheus ] && [ -x .venv/bin/promtool ] && [ -x .venv/bin/prometheus-node-exporter ]; }; then
-    { [ "$(id -u)" != 0 ] || apt-get update -qq; } && take_programs prometheus usr/bin/prom{etheus,tool} \
-        && take_programs prometheus-node-exporter usr/bin/prometheus-node-exporter \
+    { [ "$(id -u)" != 0 ] || apt-get update -qq; } && take_programs prometheus ./usr/bin/prom{etheus,tool} \
+        && take_programs prometheus-node-exporter ./usr/bin/prometheus-node-exporter \
         || echo "warning: without Prometheus of Debian the tests with a real one are skipped" >&2
 fi
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ import pytest
 from cmdorc_telemetry.home import Home
 
 ROOT = Path(__file__).resolve().parents[1]
+CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
 
 
 # Under nohup, or behind a shell's &, these are ignored, and so they would be by every child.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-FOR_WANT_OF = ("no Chromium", "no tmux")
+FOR_WANT_OF = ("no Chromium", "no Prometheus", "no tmux")
 """What may be missing in CI, too: where nobody may install it."""
 
 
@@ -28,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         if "wheels" in fixtures:
             item.add_marker(pytest.mark.xdist_group("wheels"))  # one process builds them, once
-        if "wheel_env" in fixtures:
+        if "house" in fixtures:
             item.add_marker(pytest.mark.wheels)
             item.add_marker(pytest.mark.timeout(300))  # the first of them installs everything
 
@@ -78,11 +80,32 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def wheel_env(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh virtual environment with the wheels of all distributions and nothing of the checkout. Its folder."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
-    command = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
-    command += ["--constraint", str(ROOT / ".ci" / "constraints.txt"), *map(str, wheels.values())]
+def house(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with these wheels, and with those of all that they need: what `pip install` finds in it is enough."""
+    folder = tmp_path_factory.mktemp("house")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-qq", "--wheel-dir", str(folder)]
+    authors = [f"{wheels['.']}[testing]", "editables", "hatchling", "mypy", "pip", "ruff"]  # what writing a plugin takes
+    command += ["--constraint", str(CONSTRAINTS), *map(str, wheels.values()), "cmdorc", *authors]
     subprocess.run(command, cwd=folder, check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def fresh(house: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a virtual environment with some distributions, what they need, and nothing of the checkout. Its folder."""
+
+    def make(*distributions: str) -> Path:
+        folder = tmp_path_factory.mktemp("environment")
+        venv.create(folder)
+        command = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "-qq"]
+        command += ["--disable-pip-version-check", "--no-index", "--find-links", str(house), "--no-compile"]
+        subprocess.run([*command, "--constraint", str(CONSTRAINTS), *distributions], cwd=folder, check=True)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def wheel_env(fresh: Callable[..., Path], wheels: dict[str, Path]) -> Path:
+    """A fresh virtual environment with the wheels of all distributions and nothing of the checkout. Its folder."""
+    return fresh(*map(str, wheels.values()))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
 import asyncio, cmdorc
 from cmdorc_telemetry import instrument
@@ -28,23 +27,11 @@ asyncio.run(main())
 
 
 @pytest.fixture(scope="module")
-def alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(fresh: Callable[..., Path]) -> Path:
     """An environment with cmdorc, in which somebody ran `pip install cmdorc-telemetry-http`."""
-    folder = tmp_path_factory.mktemp("alone")
-    venv.create(folder, with_pip=True)
-    links = tmp_path_factory.mktemp("links")
-    for wheel in wheels.values():
-        (links / wheel.name).symlink_to(wheel)
-    subprocess.run(
-        [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install", "-qq", "--find-links", links,
-         "--constraint", ROOT / ".ci" / "constraints.txt", "cmdorc-telemetry-http", "cmdorc"],
-        cwd=folder, check=True,
-    )  # fmt: skip
-    return folder
+    return fresh("cmdorc-telemetry-http", "cmdorc")
 
 
-@pytest.mark.wheels
-@pytest.mark.timeout(300)
 def test_reports_arrive_after_two_lines_and_a_yes(alone: Path, wheel_env: Path, tmp_path: Path) -> None:
     home, store = tmp_path / "home", tmp_path / "reports.db"
     kept = {key: value for key, value in os.environ.items()

@@ -9,18 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from functools import lru_cache
 from typing import Any
 
-import msgspec
-
+from cmdorc_telemetry.tally import body_of, measured, seconds_of
 from cmdorc_telemetry.types import BatchEvent
 
 CORE, TRACES = "cmdorc.core", "cmdorc.traces"
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_MOST = 2**53
-"""What is further from zero is no value that capture takes."""
 
 PIPELINE, RUN_ID, RUN_RESULT = "cicd.pipeline.name", "cicd.pipeline.run.id", "cicd.pipeline.result"
 RUN_STATE = "cicd.pipeline.run.state"
@@ -40,7 +34,6 @@ _RESULT_NAMES = (TASK_RESULT, RUN_RESULT)
 
 _SERVICE = ("app_name", "app_version", "cmdorc_version", "anonymous_install_id", "python_version", "os", "arch")
 _NO_ATTRIBUTES = (*_SERVICE, "event", "timestamp")
-_OS = {"macos": "darwin"}
 _ARCH = {"x86_64": "amd64", "i686": "x86", "armv7l": "arm32", "ppc64le": "ppc64"}
 
 
@@ -50,7 +43,7 @@ class Facts:
     def __init__(self, event: BatchEvent) -> None:
         """What is no body that the gate lets out has no fields."""
         self.event_id = event.event_id or os.urandom(16).hex()  # one without cannot be known again
-        self.body = _body(event)
+        self.body = body_of(event)
         self.event = str(self.body.get("event", event.event))
         self.spec = str(self.body.get("spec", ""))
         self.kind = self.spec.partition("@")[0], self.event
@@ -69,11 +62,7 @@ class Facts:
     @property
     def seconds(self) -> int:
         """When it was recorded, since the epoch; 0 where it does not say."""
-        return _seconds(str(self.body.get("timestamp", "")))
-
-    def called(self, field: str) -> str:
-        """The attribute that a field becomes."""
-        return _NAMES.get(self.kind, {}).get(field) or f"{self.domain}.{field}"
+        return max(int(seconds_of(self.body.get("timestamp")) or 0), 0)
 
     def attributes(self) -> dict[str, Any]:
         """All fields but those that say what recorded the event, and when."""
@@ -109,41 +98,21 @@ class Facts:
 
     def resource(self) -> dict[str, str]:
         """What recorded it."""
-        system, arch = str(self.body.get("os", "")), str(self.body.get("arch", ""))
+        arch = str(self.body.get("arch", ""))
         found = {
             "service.version": self.body.get("app_version", self.body.get("cmdorc_version")),
-            "os.type": _OS.get(system, system),
+            "os.type": self.body.get("os"),
             "host.arch": _ARCH.get(arch, arch),
             "process.runtime.version": self.body.get("python_version"),
         }
         return self.service() | {key: value for key, value in found.items() if isinstance(value, str) and value}
 
 
+def attribute(spec: str, event: str, field: str) -> str:
+    """The attribute that a field of an event becomes; ``spec`` is the name alone."""
+    return _NAMES.get((spec, event), {}).get(field) or f"{spec.partition('.')[0] or 'unknown'}.{field}"
+
+
 def number(value: object) -> int | None:
     """``value``, where it is a whole number that capture takes."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MOST else None
-
-
-def measured(value: object) -> float | None:
-    """``value``, where it is a number that capture takes."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST else None
-
-
-def _body(event: BatchEvent) -> dict[str, Any]:
-    try:
-        return _decode(event.body)
-    except _UNREADABLE:
-        return {}
-
-
-@lru_cache(maxsize=256)  # most events of a batch are of the same few seconds
-def _seconds(timestamp: str) -> int:
-    try:
-        moment = msgspec.convert(timestamp, datetime)
-    except msgspec.ValidationError:
-        return 0
-    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-    return max(int(seconds), 0)
-
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode  # made here: two threads must not be the first to use a type
+    return value if isinstance(value, int) and measured(value) is not None else None

@@ -1,6 +1,6 @@
 """Requests as OTLP has them, written with OpenTelemetry's own protobuf classes. Pure.
 
-Imported with the first batch: the classes take a third of the time that the official encoders take, which want the
+Imported with the first batch: the classes take a sixth of the time that the official encoders take, which want the
 whole SDK; what comes out is the same, and the tests compare the two.
 """
 
@@ -20,15 +20,18 @@ from opentelemetry.proto.metrics.v1 import metrics_pb2 as metrics
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2 as trace
 
+from cmdorc_telemetry.spec.instruments import Family
+from cmdorc_telemetry.tally import SUM, Sample, bound, read, written
+
 from .fields import Facts
-from .metrics import Family
 from .spans import Span, context_of, span_of
-from .tally import SUM, Sample, bound, read, written
 
 _SECOND = 10**9
 _WARNINGS = ("anomaly_detected",)
 _KNOWN_PARENT = trace.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 """Says that no span's parent or link is of another process."""
+_SAMPLED = 1
+"""Says that the span which a record names is sent, too."""
 _CUMULATIVE = metrics.AGGREGATION_TEMPORALITY_CUMULATIVE
 MOST_POINTS = 1000
 """How many series one request has: a receiver that finds it too large would find so after every split of the batch."""
@@ -37,20 +40,22 @@ MOST_POINTS = 1000
 def traces(events: Iterable[Facts]) -> ExportTraceServiceRequest:
     """The spans of those events that are some."""
     request = ExportTraceServiceRequest()
-    for (resource, (scope, version)), facts in _by_origin(events).items():
-        spans = [_span(span) for each in facts if (span := span_of(each)) is not None]
-        if spans:
-            group = trace.ScopeSpans(scope=_scope(scope, version), spans=spans)
-            request.resource_spans.append(trace.ResourceSpans(resource=_resource(resource), scope_spans=[group]))
+    for resource, scopes in _by_origin(events).items():
+        made = {scope: [_span(span) for each in facts if (span := span_of(each)) is not None]
+                for scope, facts in scopes.items()}  # fmt: skip
+        groups = [trace.ScopeSpans(scope=_scope(*scope), spans=spans) for scope, spans in made.items() if spans]
+        if groups:
+            request.resource_spans.append(trace.ResourceSpans(resource=_resource(resource), scope_spans=groups))
     return request
 
 
 def log_records(events: Iterable[Facts]) -> ExportLogsServiceRequest:
     """A record of each event."""
     request = ExportLogsServiceRequest()
-    for (resource, (scope, version)), facts in _by_origin(events).items():
-        group = logs.ScopeLogs(scope=_scope(scope, version), log_records=[_record(each) for each in facts])
-        request.resource_logs.append(logs.ResourceLogs(resource=_resource(resource), scope_logs=[group]))
+    for resource, scopes in _by_origin(events).items():
+        groups = [logs.ScopeLogs(scope=_scope(*scope), log_records=[_record(each) for each in facts])
+                  for scope, facts in scopes.items()]  # fmt: skip
+        request.resource_logs.append(logs.ResourceLogs(resource=_resource(resource), scope_logs=groups))
     return request
 
 
@@ -95,7 +100,7 @@ def _add_point(
     match family.kind:
         case "gauge":
             metric.gauge.data_points.add(attributes=attributes, time_unix_nano=now, as_double=parts.get("", 0.0))
-        case "sum":
+        case "counter":
             metric.sum.aggregation_temporality, metric.sum.is_monotonic = _CUMULATIVE, True
             metric.sum.data_points.add(attributes=attributes, start_time_unix_nano=begun, time_unix_nano=now,
                                        as_int=int(parts.get("", 0)))  # fmt: skip
@@ -108,12 +113,12 @@ def _add_point(
             )  # fmt: skip
 
 
-def _by_origin(events: Iterable[Facts]) -> dict[tuple[str, tuple[str, str]], list[Facts]]:
-    """Events by what recorded them, and by their spec and its version."""
-    found: dict[tuple[str, tuple[str, str]], list[Facts]] = defaultdict(list)
+def _by_origin(events: Iterable[Facts]) -> dict[str, dict[tuple[str, str], list[Facts]]]:
+    """Events by what recorded them, then by their spec and its version."""
+    found: dict[str, dict[tuple[str, str], list[Facts]]] = defaultdict(lambda: defaultdict(list))
     for each in events:
         name, _, version = each.spec.partition("@")
-        found[written(each.resource()), (name, version)].append(each)
+        found[written(each.resource())][name, version].append(each)
     return found
 
 
@@ -159,6 +164,7 @@ def _record(facts: Facts) -> logs.LogRecord:
         attributes=_attributes(facts.attributes()),
         trace_id=context.trace if context else b"",
         span_id=context.span if context else b"",
+        flags=_SAMPLED if context else 0,
     )
 
 

@@ -8,27 +8,26 @@ tries. Here an event that did not arrive stays in the spool, and comes again.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import ClassVar, Literal, NamedTuple
 
 from msgspec import Struct
 
 from cmdorc_telemetry import clock
+from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.errors import Rejected, RetryLater, StorageError, TooLarge
-from cmdorc_telemetry.files import FileLock, own_dir
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.http.reporter import PostingReporter
 from cmdorc_telemetry.spec import CORE, TelemetrySpec, load_spec
+from cmdorc_telemetry.spec.instruments import SECONDS, are_bounds
 from cmdorc_telemetry.types import Batch, BatchResult, EventResult, Setup
 
 from . import __version__
 from .endpoint import check_endpoint, read_headers
 from .fields import Facts
-from .metrics import SECONDS, Catalogue
-from .places import folder
+from .metrics import Catalogue
 from .spans import span_of
 from .state import Draft, State
 
@@ -36,9 +35,6 @@ Signal = Literal["traces", "logs", "metrics"]
 _ARRIVED: dict[Signal, int] = {"traces": 1, "logs": 2}
 """How the state remembers that a signal of an event arrived. What metrics did is known by the series."""
 PROTOBUF = "application/x-protobuf"
-_LOCK_SECONDS = 5.0
-"""How long another process may hold the lock before the batch is put off."""
-_LOCK_PAUSE = 0.01
 
 
 class Request(NamedTuple):
@@ -89,7 +85,7 @@ class OtlpReporter(PostingReporter):
                 raise ValueError(f"signals: found {list(self.signals)}; expected some of traces, logs and metrics")
             if not 1 <= self.most_values <= 10_000:
                 raise ValueError(f"most_values: found {self.most_values}; expected 1 to 10000")
-            if not self.buckets or sorted({each for each in self.buckets if each > 0}) != list(self.buckets):
+            if not are_bounds(self.buckets):
                 raise ValueError(f"buckets: found {list(self.buckets)}; expected numbers above 0 that rise")
 
         def __repr__(self) -> str:  # headers stay out of logs and tracebacks
@@ -106,7 +102,7 @@ class OtlpReporter(PostingReporter):
         self._specs = (*specs, *(self.setup.specs if self.setup is not None else ()))
         self._made: Catalogue | None = None
         self._plan: Plan | None = None
-        self._folder = folder() if self.setup is None else self.setup.folder
+        self._folder = Home.of(CMDORC).plugins / self.name if self.setup is None else self.setup.folder
 
     def state_of(self, destination: str) -> State:
         """What was counted for a destination, and what arrived. Nothing is there before the first batch.
@@ -122,7 +118,7 @@ class OtlpReporter(PostingReporter):
             return BatchResult()
         state = self.state_of(batch.destination)
         try:
-            async with _locked(state):
+            async with state.counts.locked():
                 plan = self._planned(batch)
                 state.commit(plan.draft)
             return await self._send(plan, state)
@@ -218,22 +214,6 @@ class OtlpReporter(PostingReporter):
             headers, body = {**headers, "Content-Encoding": "gzip"}, gzip.compress(body, 1, mtime=0)
         answer = await self.request("POST", path, headers, body)
         return judge(request.signal, answer, self.endpoint + path, clock.wall(), events=events)
-
-
-@asynccontextmanager
-async def _locked(state: State) -> AsyncIterator[None]:
-    """While no other process counts."""
-    own_dir(state.path.parent)
-    lock = FileLock(state.path.with_name(f"{state.path.name}.lock"))
-    deadline = clock.monotonic() + _LOCK_SECONDS
-    while not lock.acquire(wait=False):
-        if clock.monotonic() > deadline:
-            raise RetryLater(f"{state.path}: another process holds its lock for more than {_LOCK_SECONDS:g} s")
-        await asyncio.sleep(_LOCK_PAUSE)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _left(facts: Sequence[Facts], draft: Draft, signal: int) -> list[Facts]:

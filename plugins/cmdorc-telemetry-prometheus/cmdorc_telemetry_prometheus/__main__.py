@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cmdorc_telemetry.application import CMDORC
 from cmdorc_telemetry.errors import ConfigError, TelemetryError
-
-from .places import home
+from cmdorc_telemetry.home import Home
 
 if TYPE_CHECKING:
     from .reporter import PrometheusReporter
@@ -49,7 +49,7 @@ def serve(name: str | None, config: Path | None) -> None:
     from .endpoint import Endpoint
     from .reporter import state_of
 
-    settings = _settings(config or home() / "config.toml", name)
+    settings = _settings(config or Home.of(CMDORC).config, name)
     if settings.served is None:
         raise ConfigError("serve", "", "the destination has a path and no port", "both")
     endpoint = Endpoint(settings.host, settings.served, state_of(settings))

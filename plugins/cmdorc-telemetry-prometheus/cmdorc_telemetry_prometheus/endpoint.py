@@ -26,7 +26,6 @@ from cmdorc_telemetry.files import FileLock
 from cmdorc_telemetry.forks import on_fork, own_thread
 
 from .exposition import StateCollector
-from .places import serving_lock
 from .state import State
 
 log = logging.getLogger("cmdorc_telemetry")
@@ -78,7 +77,7 @@ class Endpoint:
 
     def __init__(self, host: str, port: int, state: State) -> None:
         self._host, self._port, self._state = host, port, state
-        self._lock = FileLock(serving_lock(state.path))
+        self._lock = FileLock(state.serving_lock)
         self._closed = threading.Event()
         self._server: _Server | None = None
         self._told = False
@@ -118,7 +117,7 @@ class Endpoint:
                 try:
                     if self._taken():
                         self._serve()
-                except (OSError, ValueError) as fault:  # the latter for what can be no host
+                except (OSError, TypeError) as fault:  # the latter for what can be no host
                     self._trouble(fault)
                 finally:
                     self.serving.clear()
@@ -148,7 +147,7 @@ class Endpoint:
                 server.handle_request()
         self._server = None
 
-    def _trouble(self, fault: OSError | ValueError) -> None:
+    def _trouble(self, fault: OSError | TypeError) -> None:
         """No other process of ours serves there: it is somebody else, or it may not be."""
         if not self._told:
             self._told = True

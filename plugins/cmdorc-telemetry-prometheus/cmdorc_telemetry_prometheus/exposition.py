@@ -8,15 +8,17 @@ from math import inf
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.registry import Collector
 
-from .metrics import INFO, Family
-from .state import Contents, State
-from .tally import SUM, Sample, Tally, bound, read
+from cmdorc_telemetry.spec.instruments import Family
+from cmdorc_telemetry.tally import SUM, Sample, bound, read
+from cmdorc_telemetry.tally.counts import Contents, Counts
+
+from .tally import Tally
 
 
 class StateCollector(Collector):
     """Reads the state at each scrape."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: Counts) -> None:
         self._state = state
 
     def collect(self) -> Iterable[Metric]:
@@ -43,13 +45,11 @@ def additions(tally: Tally) -> bytes:
     """What a tally adds, a line a sample, sorted; of a histogram what lies in each bucket alone."""
     samples = {**tally.added, **{sample: value for sample, (value, _) in tally.latest.items()}}
     lines = [_line(tally.families[sample.metric], sample, value) for sample, value in samples.items()]
-    if tally.info:
-        lines.append(_line(INFO, Sample(INFO.name, tally.info), 1))
     return "".join(sorted(lines)).encode()
 
 
 def _line(family: Family, sample: Sample, value: float) -> str:
-    named = dict(read(sample.labels))
+    named = read(sample.labels)
     suffix = "_total" if family.kind == "counter" else ""
     if sample.part:
         suffix = "_sum" if sample.part == SUM else "_bucket"
@@ -66,12 +66,13 @@ def metrics(contents: Contents) -> Iterator[Metric]:
     """Sorted by name, then by labels."""
     by_metric: dict[str, dict[str, dict[str, float]]] = {}
     for sample, value in contents.samples.items():
-        by_metric.setdefault(sample.metric, {}).setdefault(sample.labels, {})[sample.part] = value
+        parts = by_metric.setdefault(sample.metric, {}).setdefault(sample.labels, {})
+        parts[sample.part] = parts.get(sample.part, 0.0) + value  # of several epochs
     for name, series in sorted(by_metric.items()):
         family = contents.families[name]
         metric = Metric(name, family.help, family.kind)
         for labels, parts in sorted(series.items()):
-            named = dict(read(labels))
+            named = read(labels)
             for suffix, more, value in _lines(family, parts):
                 metric.add_sample(name + suffix, {**named, **more}, value)
         yield metric
@@ -86,6 +87,6 @@ def _lines(family: Family, parts: Mapping[str, float]) -> Iterator[tuple[str, di
     for edge in (*family.edges, inf):
         count += parts.get(bound(edge), 0.0)
         yield "_bucket", {"le": bound(edge)}, count
-    yield "_count", {}, count
-    if SUM in parts:  # there is none where only ranges are known
+    if SUM in parts:  # where only ranges are known there is none; and in OpenMetrics no count without a sum
+        yield "_count", {}, count
         yield "_sum", {}, parts[SUM]

@@ -5,10 +5,9 @@ An event counts once it is in the state and, where there is one, in the textfile
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,24 +16,24 @@ import msgspec
 from msgspec import Struct
 
 from cmdorc_telemetry import clock
-from cmdorc_telemetry.errors import RetryLater, StorageError
-from cmdorc_telemetry.files import FileLock, own_dir
+from cmdorc_telemetry.application import CMDORC
+from cmdorc_telemetry.errors import RetryLater
+from cmdorc_telemetry.files import FileLock
+from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.spec import CORE, TelemetrySpec, load_spec
+from cmdorc_telemetry.spec.instruments import SECONDS, are_bounds
 from cmdorc_telemetry.types import Batch, BatchEvent, BatchResult, EventResult, Setup
 
-from .metrics import SECONDS, Catalogue
-from .places import folder, serving_lock
+from .metrics import Catalogue
 from .state import State
+from .tally import Tally
 from .textfile import Textfile
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
 
 HOST, PORT = "127.0.0.1", 19464
-_LOCK_SECONDS = 5.0
-"""How long another process may hold the lock before the batch is put off."""
-_LOCK_PAUSE = 0.01
 _CLOSE_SECONDS = 0.04
 
 
@@ -70,7 +69,7 @@ class PrometheusReporter(TelemetryReporter):
                 raise ValueError(f"path: found {self.path!r}; expected a name that ends with .prom: no other is read")
             if not 1 <= self.most_values <= 10_000:
                 raise ValueError(f"most_values: found {self.most_values}; expected 1 to 10000")
-            if not self.buckets or sorted({each for each in self.buckets if each > 0}) != list(self.buckets):
+            if not are_bounds(self.buckets):
                 raise ValueError(f"buckets: found {list(self.buckets)}; expected numbers above 0 that rise")
 
         @property
@@ -103,8 +102,10 @@ class PrometheusReporter(TelemetryReporter):
 
         Events that are counted already, because an acknowledgement was lost, are duplicates.
         """
-        async with self._locked():
-            fresh = self.state.take(batch.events, self._catalogue(), batch.drops, clock.wall())
+        async with self.state.locked():
+            draft = self.state.draft(batch.events, partial(Tally, self._catalogue()), clock.wall())
+            draft.tally.close(batch.drops, batch.epoch)
+            self.state.commit(draft)
             if self._textfile is not None:  # also for duplicates: it may be here that it failed the last time
                 from .exposition import text
 
@@ -112,26 +113,26 @@ class PrometheusReporter(TelemetryReporter):
         self._serve()
         return BatchResult(
             results=tuple(EventResult(event.event_id, "accepted" if new else "duplicate")
-                          for event, new in zip(batch.events, fresh, strict=True))
+                          for event, new in zip(batch.events, draft.fresh, strict=True))
         )  # fmt: skip
 
     def encode(self, batch: Batch) -> bytes:
         """What the batch adds to the metrics: of what Prometheus gets to read, its share."""
         from .exposition import additions
-        from .tally import Tally
 
         tally = Tally(self._catalogue())
         for event in batch.events:
             tally.count(event)
+        tally.close({})
         return additions(tally)
 
     async def erase(self, install_ids: Sequence[str]) -> bool:
         """Delete the counts, and the textfile, whatever installs they are of."""
         try:
-            if self._textfile is not None:
-                self._textfile.remove()
             if self.state.path.parent.exists():  # opting out deletes what is there before anybody is asked
                 await self._forget()
+            if self._textfile is not None:  # afterwards: before, somebody could write it once more
+                self._textfile.remove()
         except (RetryLater, OSError):
             return False
         return True
@@ -145,9 +146,9 @@ class PrometheusReporter(TelemetryReporter):
     # -- inside -------------------------------------------------------------------------------------------------------
 
     async def _forget(self) -> None:
-        async with self._locked():
+        async with self.state.locked():
             self.state.delete()
-        for path in (self._lock_path(), serving_lock(self.state.path)):
+        for path in (self.state.lock_path, self.state.serving_lock):
             lock = FileLock(path)
             if lock.acquire(wait=False):  # else somebody serves, and finds nothing there any more
                 lock.release(unlink=True)
@@ -172,34 +173,10 @@ class PrometheusReporter(TelemetryReporter):
             self._made = Catalogue(specs.values(), self._settings.labels, self._settings.buckets)
         return self._made
 
-    @asynccontextmanager
-    async def _locked(self) -> AsyncIterator[None]:
-        """While no other process counts or writes the file: it must never go back to older counts."""
-        try:
-            own_dir(self.state.path.parent)
-            lock = FileLock(self._lock_path())
-            deadline = clock.monotonic() + _LOCK_SECONDS
-            while not lock.acquire(wait=False):
-                if clock.monotonic() > deadline:
-                    raise RetryLater(
-                        f"{self.state.path}: another process holds its lock for more than {_LOCK_SECONDS:g} s"
-                    )
-                await asyncio.sleep(_LOCK_PAUSE)
-            try:
-                yield
-            finally:
-                lock.release()
-        except StorageError as fault:
-            raise RetryLater(str(fault)) from None
-        except (OSError, sqlite3.Error) as fault:
-            raise RetryLater(f"{self.state.path}: {getattr(fault, 'strerror', None) or fault}") from None
 
-    def _lock_path(self) -> Path:
-        return self.state.path.with_name(f"{self.state.path.name}.lock")
-
-
-def state_of(settings: PrometheusReporter.Settings, where: Path | None = None) -> State:
+def state_of(settings: PrometheusReporter.Settings, folder: Path | None = None) -> State:
     """Where, in a folder, a destination with these settings counts: what leads elsewhere counts for itself."""
     lead = f"{settings.host}\0{settings.served}\0{settings.path}"
     name = blake2b(lead.encode(), digest_size=6).hexdigest()
-    return State((where or folder()) / f"{name}.db", settings.most_values)
+    where = folder or Home.of(CMDORC).plugins / PrometheusReporter.name
+    return State(where / f"{name}.db", settings.most_values)

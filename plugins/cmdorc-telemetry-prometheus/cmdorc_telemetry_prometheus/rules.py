@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 from cmdorc_telemetry.errors import ConfigError, SpecError
 from cmdorc_telemetry.spec import TelemetrySpec
+from cmdorc_telemetry.spec.instruments import EventMetrics
 from cmdorc_telemetry.spec.metrics import metric_of, outcomes_of
 from cmdorc_telemetry.spec.model import AnomalyDetection, Event, Threshold
 
-from .metrics import Catalogue, EventMetrics
+from .metrics import Catalogue
 
 _DURATION = re.compile(r"(?=.)(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?")
 
@@ -98,9 +99,10 @@ def _rule(
     value = f"{{{{ $value | {judged.shown} }}}}"
     side = "above" if sign == ">" else "below"
     summary = f"{group}{judged.about} of {event.name} is {value}, {side} {bound}"
+    said = {"severity": "warning" if "alert" in watch.actions else "info", "spec": spec.ref, "event": event.name,
+            "metric": threshold.metric}  # fmt: skip
     fields = {
-        "labels": {"severity": "warning" if "alert" in watch.actions else "info", "spec": spec.ref,
-                   "event": event.name, "metric": threshold.metric},
+        "labels": {name: text for name, text in said.items() if name not in metrics.free.values()},  # groups stay apart
         "annotations": {"summary": summary, "description": event.semantics.what.replace("{{", '{{ "{{" }}')},
     }  # fmt: skip
     lines = [f"- alert: {_camel(metrics.total.name)}{_camel(threshold.metric)}{word}", "  expr: |-"]
@@ -122,8 +124,7 @@ def _judged(event: Event, metrics: EventMetrics, threshold: Threshold, window: s
         return _Judged(events, events, "number")
     if metric.statistic == "failure_share":
         return _failure_share(event, metrics, window, by)
-    reading = metrics.reading(metric.property or "")
-    assert reading is not None
+    reading = next(each for each in metrics.readings if each.prop == metric.property)
     name, per = reading.family.name, reading.per
     about, shown = f"{metric.statistic} of {reading.prop}", "humanize"
     if name.endswith("_seconds"):

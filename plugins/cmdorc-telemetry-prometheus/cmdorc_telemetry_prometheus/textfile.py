@@ -16,7 +16,7 @@ _MODE = 0o644
 
 
 class Textfile:
-    """``path``, which is ours or not there."""
+    """``path``, which is ours or not there. Whoever writes to it holds the lock of what is counted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -26,10 +26,10 @@ class Textfile:
 
         The node exporter is mostly somebody else: a new file can be read by all. A mode that the user gave it is kept.
         """
-        path = Path(os.path.realpath(self._path))  # a link of the user's stays one
-        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+        path, temporary = self._places()
         try:
             mode = self._mode(path)
+            temporary.unlink(missing_ok=True)  # of somebody who was killed
             try:
                 fd = files.open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
                 with os.fdopen(fd, "wb") as file:
@@ -46,9 +46,15 @@ class Textfile:
 
     def remove(self) -> None:
         """Delete the file, where it is ours. Raises OSError."""
+        self._places()[1].unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             if _is_ours(self._path):
                 self._path.unlink()
+
+    def _places(self) -> tuple[Path, Path]:
+        """The file, and the one that takes its place. A link of the user's stays one."""
+        path = Path(os.path.realpath(self._path))
+        return path, path.with_name(f".{path.name}.new")
 
     def _mode(self, path: Path) -> int:
         """The mode of the file that is there. Raises StorageError where it is not ours."""

@@ -128,10 +128,10 @@ def processes() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def program(name: str) -> str:
-    """A program of Debian's package: beside the interpreter or in the path. Skips where there is none."""
+    """A program of Debian's packages: beside the interpreter or in the path. Skips where there is none."""
     found = shutil.which(name, path=os.pathsep.join([str(BIN), os.environ.get("PATH", "")]))
     if found is None:
-        pytest.skip(f"no {name}: it is in Debian's package prometheus")
+        pytest.skip(f"no Prometheus: .ci/env.sh takes {name} from Debian")
     return found
 
 
@@ -161,7 +161,7 @@ class Prometheus:
         self._folder.mkdir()
         (self._folder / "rules.yml").write_text(rules)
         (self._folder / "prometheus.yml").write_text(
-            "global: {scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}\n"
+            "global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 200ms}\n"
             "rule_files: [rules.yml]\n"
             f"scrape_configs: [{{job_name: cmdorc, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}]\n"
         )

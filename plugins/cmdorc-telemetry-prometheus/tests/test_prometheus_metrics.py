@@ -25,6 +25,7 @@ items = { type = "count", min = 1, max = 3 }
 score = { type = "number", min = -1, max = 1 }
 wait_ms = { type = "bucket", edges = [100, 1000] }
 gift = { type = "bool" }
+gift_created = { type = "number", min = 0, max = 5 }
 le = { type = "enum", members = ["a"] }
 secret = { type = "count", redact = true }
 mail = { type = "string", pattern = ".*", max_length = 9, pii = true }
@@ -85,6 +86,7 @@ def test_names_units_and_bounds_of_any_spec() -> None:
         "acme_shop_order_placed_score": ("gauge", ()),
         "acme_shop_order_placed_wait_seconds": ("histogram", (0.1, 1)),
         "acme_shop_order_placed_gift": ("counter", ()),
+        "acme_shop_order_placed_gift_created_2": ("gauge", ()),
         # a series of the histogram of items is called so
         "acme_shop_order_placed_items_count_2": ("gauge", ()),
         "acme_shop_order_placed_9lives": ("counter", ()),
@@ -149,6 +151,7 @@ def test_an_unknown_event() -> None:
         (["planName"], ["plan_name"]),
         (["a.b-c", "a_b_c", "aB.c"], ["a_b_c", "a_b_c_2", "a_b_c_3"]),
         (["$$", "le", "$9"], ["unnamed", "le_2", "_9"]),
+        (["job", "Instance", "alertname", "__name__"], ["job_2", "instance_2", "alertname_2", "name"]),
     ],
 )
 def test_labels_are_such_as_prometheus_allows_and_apart(names: list[str], labels: list[str]) -> None:

@@ -91,6 +91,8 @@ def test_senders_that_are_killed_count_each_event_once(home: Path, start: Make, 
     script = 'asyncio.run(to.report_batch(batch("k", int(sys.argv[2]), 7)))'
     last = start(script, {"path": str(textfile)}, upto)
     assert last.wait(timeout=20) == 0
+    assert {path.name for path in home.iterdir()} == {"acknowledged", "cmdorc.prom", "telemetry"} | {
+        path.name for path in home.glob("acknowledged.new")}  # fmt: skip
     found = series_of(textfile.read_bytes())
     total = upto + 6
     assert found[COUNT] == total
@@ -235,21 +237,31 @@ def test_nothing_is_served_after_an_erasure_until_something_is_counted(
     assert not (home / "telemetry" / "plugins" / "prometheus").exists()
 
 
+def status(port: int, host: str) -> int:
+    """What who asks by that name is answered; with metrics, or without."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", "/metrics", headers={"Host": host})
+    answer = connection.getresponse()
+    assert (b"cmdorc" in answer.read()) is (answer.status == 200)
+    connection.close()
+    return answer.status
+
+
 def test_a_web_page_whose_name_leads_here_gets_nothing(port: int, start: Make, until: Make, scrape: Make) -> None:
     process = start(SERVE, {"port": port}, "a")
     assert tell(process, 1) == "accepted"
     until(lambda: scrape(port))
+    assert [status(port, host) for host in ("127.0.0.1", f"127.0.0.1:{port}", "localhost", "[::1]:80")] == [200] * 4
+    assert [status(port, host) for host in ("evil.example", f"evil.example:{port}", "10.0.0.1", "[", "")] == [403] * 5
 
-    def status(host: str) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        connection.request("GET", "/metrics", headers={"Host": host})
-        answer = connection.getresponse()
-        assert (b"cmdorc" in answer.read()) is (answer.status == 200)
-        connection.close()
-        return answer.status
 
-    assert [status(host) for host in ("127.0.0.1", f"127.0.0.1:{port}", "localhost", "[::1]:80")] == [200] * 4
-    assert [status(host) for host in ("evil.example", f"evil.example:{port}", "10.0.0.1", "[", "")] == [403] * 5
+def test_what_is_for_other_machines_is_asked_for_by_any_name(
+    port: int, start: Make, until: Make, scrape: Make
+) -> None:  # fmt: skip
+    process = start(SERVE, {"port": port, "host": "0.0.0.0"}, "a")
+    assert tell(process, 1) == "accepted"
+    until(lambda: scrape(port))
+    assert [status(port, host) for host in ("127.0.0.1", "build-7.example")] == [200] * 2
 
 
 def test_what_cannot_be_read_is_a_failed_scrape_and_not_an_empty_one(
@@ -281,10 +293,11 @@ def test_what_else_is_asked_of_it(port: int, start: Make, until: Make, scrape: M
         assert b"400" in idle.recv(1000)
 
 
-def test_a_host_that_is_none_is_told_once(port: int, start: Make) -> None:
-    process = start(SERVE, {"port": port, "host": "x" * 64 + ".example"}, "a", stderr=subprocess.PIPE)
+@pytest.mark.parametrize("host", ["x" * 64 + ".example", "\u00fc" * 64 + ".example"], ids=["plain", "coded"])
+def test_a_host_that_is_none_is_told_once(port: int, start: Make, host: str) -> None:
+    process = start(SERVE, {"port": port, "host": host}, "a", stderr=subprocess.PIPE, encoding="utf-8")
     assert tell(process, 1) == "accepted"
-    assert process.stderr.readline().startswith(f"metrics cannot be served at {'x' * 64}.example port {port}: ")
+    assert process.stderr.readline().startswith("metrics cannot be served at ")
     assert tell(process, 2) == "accepted"
     process.kill()
     assert process.stderr.read() == ""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -17,17 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families
 
+import cmdorc_telemetry.tally.counts as counts_module
 import cmdorc_telemetry_prometheus
+import cmdorc_telemetry_prometheus.endpoint as endpoint_module
 import cmdorc_telemetry_prometheus.reporter as reporter_module
-import cmdorc_telemetry_prometheus.state as state_module
 from cmdorc_telemetry.decoding import decode
 from cmdorc_telemetry.errors import ConfigError, RetryLater
 from cmdorc_telemetry.files import FileLock
 from cmdorc_telemetry.spec import CORE, load_spec, parse_toml
 from cmdorc_telemetry.types import Batch, BatchEvent, BatchResult, Setup
 from cmdorc_telemetry_prometheus import PrometheusReporter
-from cmdorc_telemetry_prometheus.exposition import text
+from cmdorc_telemetry_prometheus.exposition import StateCollector, text
 from cmdorc_telemetry_prometheus.plugin import Prometheus
 from cmdorc_telemetry_prometheus.textfile import Textfile
 
@@ -86,15 +92,66 @@ def test_what_is_counted(
         "cmdorc_orchestrator_stopped_total": 1,
         'cmdorc_orchestrator_stopped_uptime_seconds_bucket{le="10.0"}': 0,
         'cmdorc_orchestrator_stopped_uptime_seconds_bucket{le="60.0"}': 1,
-        "cmdorc_orchestrator_stopped_uptime_seconds_count": 1,
+        'cmdorc_orchestrator_stopped_uptime_seconds_bucket{le="+Inf"}': 1,
         "cmdorc_orchestrator_stopped_avg_concurrent_runs": 1.5,
         'cmdorc_telemetry_dropped_total{reason="expired"}': 2,
         'cmdorc_telemetry_events_total{event="command_completed",spec="cmdorc.core@1"}': 3,
         'cmdorc_telemetry_info{arch="x86_64",cmdorc_version="0.12.0",os="linux",python_version="3.12"}': 1,
     }
     assert {name: found.get(name) for name in expected} == expected
-    assert "cmdorc_orchestrator_stopped_uptime_seconds_sum" not in found
+    assert not found.keys() & {f"cmdorc_orchestrator_stopped_uptime_seconds_{part}" for part in ("sum", "count")}
     assert not any("0123456789ab" in name or "run_id" in name for name in found)
+
+
+def test_what_recorded_the_latest_event_is_one_series(
+    reporter: PrometheusReporter, made: Make, batch: Make, series_of: Make, textfile: Path
+) -> None:
+    for version in ("0.12.0", "0.13.0"):
+        send(reporter, batch(made("unheard_of", cmdorc_version="0.1.0"), run(made, cmdorc_version=version)))
+        found = [name for name in series_of(textfile.read_bytes()) if name.startswith("cmdorc_telemetry_info")]
+        assert found == [
+            f'cmdorc_telemetry_info{{arch="x86_64",cmdorc_version="{version}",os="linux",python_version="3.12"}}'
+        ]
+
+
+def test_what_was_lost_is_told_also_with_what_comes_again(
+    reporter: PrometheusReporter, made: Make, batch: Make, textfile: Path
+) -> None:
+    event = run(made)
+    send(reporter, batch(event, drops={"expired": 2}))
+    assert send(reporter, batch(event, drops={"expired": 3, "disk-full": 1})) == ["duplicate"]
+    assert 'cmdorc_telemetry_dropped_total{reason="expired"} 3.0' in textfile.read_text()
+    assert 'cmdorc_telemetry_dropped_total{reason="disk-full"} 1.0' in textfile.read_text()
+
+
+def test_what_was_lost_adds_up_over_epochs(
+    reporter: PrometheusReporter, made: Make, batch: Make, textfile: Path
+) -> None:
+    """Each spool counts its losses anew: what is told never falls, and misses none."""
+    told = []
+    for epoch, expired in (("a", 5), ("a", 6), ("b", 2), ("b", 7)):
+        send(reporter, batch(run(made), epoch=epoch, drops={"expired": expired}))
+        (line,) = [
+            line for line in textfile.read_text().splitlines() if line.startswith("cmdorc_telemetry_dropped_total")
+        ]
+        told.append(float(line.rsplit(" ", 1)[1]))
+    assert told == [5, 6, 8, 13]
+
+
+@pytest.mark.parametrize(("enums", "series"), [(3, 27), (4, 1)])
+def test_so_many_series_are_begun_at_zero_and_no_more(
+    textfile: Path, made: Make, batch: Make, series_of: Make, enums: int, series: int
+) -> None:
+    declared = "".join(f'e{number} = {{ type = "enum", members = ["a", "b", "c"] }}\n' for number in range(enums))
+    head = '[meta]\nname = "shop"\n[[events]]\nname = "sold"\nsemantics = { what = "Sold" }\n[events.properties]\n'
+    reporter = PrometheusReporter(PrometheusReporter.Settings(path=str(textfile)),
+                                  specs=[parse_toml(head + declared, "shop.toml")])  # fmt: skip
+    send(reporter, batch(made("sold", spec="shop@1", **{f"e{number}": "a" for number in range(enums)})))
+    found = {
+        name: value for name, value in series_of(textfile.read_bytes()).items() if name.startswith("shop_sold_total")
+    }
+    assert len(found) == series
+    assert sum(found.values()) == 1
 
 
 def test_what_comes_again_is_known_also_by_another_process(textfile: Path, made: Make, batch: Make) -> None:
@@ -117,8 +174,8 @@ def test_an_event_without_an_id_counts_each_time(reporter: PrometheusReporter, t
 def test_ids_are_remembered_for_long_and_not_for_ever(
     reporter: PrometheusReporter, made: Make, batch: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_module, "KEPT_IDS", 40)
-    monkeypatch.setattr(state_module, "_TIDY_EVERY", 10)
+    monkeypatch.setattr(counts_module, "KEPT_IDS", 40)
+    monkeypatch.setattr(counts_module, "_TIDY_EVERY", 10)
     events = [run(made) for _ in range(100)]
     for start in range(0, 100, 7):
         send(reporter, batch(*events[start : start + 7]))
@@ -129,19 +186,15 @@ def test_ids_are_remembered_for_long_and_not_for_ever(
     db.close()
 
 
-def test_a_batch_counts_whole_or_not_at_all(
-    reporter: PrometheusReporter, made: Make, batch: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_counts_whole_or_not_at_all(reporter: PrometheusReporter, made: Make, batch: Make) -> None:
     events = [run(made) for _ in range(3)]
     send(reporter, batch(events[0]))
-
-    def fail(*_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(state_module.State, "_write", fail)
-        with pytest.raises(RetryLater, match="disk is full"):
-            send(reporter, batch(*events))
+    with closing(sqlite3.connect(reporter.state.path)) as db:
+        db.execute("CREATE TRIGGER broken BEFORE INSERT ON counted BEGIN SELECT RAISE(FAIL, 'it is broken'); END")
+    with pytest.raises(RetryLater, match="it is broken"):
+        send(reporter, batch(*events))
+    with closing(sqlite3.connect(reporter.state.path)) as db:
+        db.execute("DROP TRIGGER broken")
     assert send(reporter, batch(*events)) == ["duplicate", "accepted", "accepted"]
 
 
@@ -174,11 +227,48 @@ def test_more_names_than_there_is_room_for(
 def test_names_that_have_to_be_escaped(
     reporter: PrometheusReporter, made: Make, batch: Make, textfile: Path, promtool: Make
 ) -> None:
-    names = ['a "b"', "back\\slash", "two\nlines", "ü€", '["command_name","x"]']
+    names = [
+        'a "b"',
+        "back\\slash",
+        "back\\",
+        "two\nlines",
+        "a\\nb",
+        "c\rd",
+        "ü€\u2028",
+        '["command_name","x"]',
+        "{},=#",
+    ]
     send(reporter, batch(*(run(made, name) for name in names)))
     promtool("check", "metrics", input=textfile.read_bytes())
-    labels = {dict(json.loads(sample.labels)).get("command_name") for sample in reporter.state.read().samples}
-    assert set(names) <= labels
+    found = {
+        sample.labels["command_name"]: sample.value
+        for family in text_string_to_metric_families(textfile.read_bytes().decode())
+        for sample in family.samples
+        if sample.name == COMMANDS and sample.labels["state"] == "success"
+    }
+    assert found == dict.fromkeys(names, 1)
+
+
+@pytest.mark.parametrize("several", [("release", "command_name"), ("command_name",)])
+def test_both_formats_as_the_official_parsers_read_them(
+    textfile: Path, made: Make, batch: Make, several: tuple[str, ...]
+) -> None:
+    """They check what the formats demand: bounds that rise to the infinite one, no series twice, no metric apart."""
+    events = [run(made, name, state, ms, timed_out=ms > 300, chain_depth=2, release="1.2.3") for name, state, ms in (
+        ("A", "success", 20), ("A", "failed", 90_000), ('B "b"', "success", 7_200_000))]  # fmt: skip
+    reporter = another(textfile, labels=several)
+    send(reporter, batch(*events, made("orchestrator_stopped", uptime_s="10-60", run_count=4), drops={"expired": 2}))
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(StateCollector(reporter.state))
+    formats = (
+        openmetrics_parser.text_string_to_metric_families(openmetrics.generate_latest(registry).decode()),
+        text_string_to_metric_families(textfile.read_bytes().decode()),
+    )
+    parsed = [{(each.name, *sorted(each.labels.items())): each.value for family in families for each in family.samples}
+              for families in formats]  # fmt: skip
+    assert parsed[0] == parsed[1]
+    assert parsed[0]["cmdorc_telemetry_dropped_total", ("reason", "expired")] == 2
+    assert len(parsed[0]) > 100
 
 
 def test_a_shared_body_has_no_names_and_no_label_for_them(
@@ -295,6 +385,33 @@ def test_encode_is_what_a_batch_adds(reporter: PrometheusReporter, made: Make, b
     assert not reporter.state.path.exists()
 
 
+def test_closing_wakes_who_serves(
+    port: int, home: Path, made: Make, batch: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module._Server, "timeout", 60.0)
+    reporter = PrometheusReporter(PrometheusReporter.Settings(path=str(home / "a.prom")))
+    send(reporter, batch(run(made)))
+    serving = endpoint_module.Endpoint("127.0.0.1", port, reporter.state)
+    serving.start()
+    assert serving.serving.wait(20)
+    serving.close(20)
+    assert not serving._thread.is_alive()
+
+
+def test_who_asks_nothing_is_let_go(
+    port: int, reporter: PrometheusReporter, made: Make, batch: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert endpoint_module._Handler.timeout == 10
+    monkeypatch.setattr(endpoint_module._Handler, "timeout", 0.1)
+    send(reporter, batch(run(made)))
+    serving = endpoint_module.Endpoint("127.0.0.1", port, reporter.state)
+    serving.start()
+    assert serving.serving.wait(20)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as idle:
+        assert idle.recv(1) == b""
+    serving.close(20)
+
+
 # -- the textfile ------------------------------------------------------------------------------------------------------
 
 
@@ -395,13 +512,6 @@ def test_a_state_that_is_damaged_further_in(reporter: PrometheusReporter, made: 
     assert send(reporter, batch(run(made))) == ["accepted"]
 
 
-def test_what_is_acknowledged_is_on_the_disk(reporter: PrometheusReporter, made: Make, batch: Make) -> None:
-    """No test can cut the power: it is for SQLite to keep what it says of this."""
-    send(reporter, batch(run(made)))
-    with closing(state_module._connect(reporter.state.path, "rw")) as db:
-        assert db.execute("PRAGMA synchronous").fetchone() == (3,)
-
-
 def test_a_state_of_a_later_version_stays_as_it_is(reporter: PrometheusReporter, made: Make, batch: Make) -> None:
     send(reporter, batch(run(made)))
     db = sqlite3.connect(reporter.state.path)
@@ -414,7 +524,7 @@ def test_a_state_of_a_later_version_stays_as_it_is(reporter: PrometheusReporter,
 def test_a_lock_that_is_never_given_back(
     reporter: PrometheusReporter, made: Make, batch: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reporter_module, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(counts_module, "LOCK_SECONDS", 0.05)
     event = run(made)
     send(reporter, batch())
     lock = FileLock(f"{reporter.state.path}.lock")
@@ -450,6 +560,19 @@ def test_erase_that_fails(reporter: PrometheusReporter, made: Make, batch: Make,
     textfile.unlink()
     textfile.mkdir()
     assert not asyncio.run(reporter.erase(["install"]))
+    assert not reporter.state.path.exists()
+
+
+def test_what_a_writer_left_who_was_killed(
+    reporter: PrometheusReporter, made: Make, batch: Make, textfile: Path
+) -> None:
+    half = textfile.with_name(".cmdorc.prom.new")
+    half.write_text("# half")
+    send(reporter, batch(run(made)))
+    assert not half.exists()
+    half.write_text("# half")
+    assert asyncio.run(reporter.erase(["install"]))
+    assert not half.exists()
 
 
 # -- settings and packaging --------------------------------------------------------------------------------------------
@@ -466,6 +589,13 @@ def test_erase_that_fails(reporter: PrometheusReporter, made: Make, batch: Make,
         ({"most_values": 0}, "most_values: found 0; expected 1 to 10000"),
         ({"buckets": []}, r"buckets: found \[\]; expected numbers above 0 that rise"),
         ({"buckets": [2, 1]}, "expected numbers above 0 that rise"),
+        ({"buckets": [0, 1]}, "expected numbers above 0 that rise"),
+        ({"buckets": [1, float("inf")]}, "expected numbers above 0 that rise"),
+        ({"buckets": [1, float("nan")]}, "expected numbers above 0 that rise"),
+        ({"host": "a\0b"}, "expected an address of this machine"),
+        ({"path": "/tmp/\0.prom"}, "expected an absolute path"),
+        ({"port": 65536}, "expected 1 to 65535"),
+        ({"most_values": 10_001}, "expected 1 to 10000"),
         ({"prot": 1}, "Did you mean 'port'"),
     ],
 )

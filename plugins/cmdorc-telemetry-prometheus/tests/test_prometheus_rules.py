@@ -84,7 +84,7 @@ def written(series: dict[str, str]) -> list[dict[str, str]]:
     return [{"series": f"{name[:-1]}, job='j', instance='i'}}", "values": values} for name, values in series.items()]
 
 
-def histogram(metric: str, tenant: str, mean: float, rate: int) -> dict[str, str]:
+def histogram(metric: str, tenant: str, mean: float, rate: float) -> dict[str, str]:
     labels = f"{{tenant='{tenant}', state='success'}}"
     return {f"{metric}_sum{labels}": f"0+{mean * rate}x60", f"{metric}_count{labels}": f"0+{rate}x60"}
 
@@ -96,7 +96,7 @@ def test_what_fires(tmp_path: Path, promtool: Make) -> None:
     series = {
         **histogram("jobs_ended_took_seconds", "slow", 2, 1), **histogram("jobs_ended_took_seconds", "quick", 1, 1),
         **histogram("jobs_ended_items", "many", 6, 1), **histogram("jobs_ended_items", "few", 2, 1),
-        **histogram("jobs_ended_items", "right", 4, 1),
+        **histogram("jobs_ended_items", "right", 4, 1), **histogram("jobs_ended_items", "scarce", 2, 0.1),
         "jobs_ended_score{tenant='low', state='success'}": "-3x60",
         "jobs_ended_score{tenant='high', state='success'}": "3x60",
         "jobs_ended_score{tenant='odd', state='success'}": "0x50 9x10",
@@ -107,6 +107,7 @@ def test_what_fires(tmp_path: Path, promtool: Make) -> None:
         **histogram("jobs_ended_took_seconds", "tail", 1, 100),
         **total("bad", "success", 0.5), **total("bad", "failed", 0.5), **total("bad", "cancelled", 0.5),
         **total("good", "success", 0.8), **total("good", "failed", 0.2), **total("good", "cancelled", 0.5),
+        **total("fair", "success", 0.65), **total("fair", "failed", 0.35),
         **total("rare", "success", 0.01), **total("busy", "success", 3),
         **total("seldom", "success", 0.02), **total("seldom", "failed", 0.1),  # a bad share of too few
     }  # fmt: skip
@@ -138,6 +139,19 @@ def test_an_alert_says_what_it_is_about(tmp_path: Path, promtool: Make) -> None:
              "exp_alerts": [{"exp_labels": labels, "exp_annotations": annotations}]}  # fmt: skip
     tests = [{"interval": "1m", "input_series": series, "alert_rule_test": [alert]}]
     (tmp_path / "test.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": tests}))
+    promtool("test", "rules", tmp_path / "test.yml")
+
+
+def test_groups_stay_apart_whatever_their_label_is_called(tmp_path: Path, promtool: Make) -> None:
+    spec = parse_toml(SPEC.replace("tenant", "metric"), "jobs.toml")
+    (tmp_path / "rules.yml").write_text(alert_rules(spec, labels=("metric",), pending="0s"))
+    slow = (histogram("jobs_ended_took_seconds", tenant, 2, 1) for tenant in ("a", "b"))
+    series = {name.replace("tenant", "metric"): values for each in slow for name, values in each.items()}
+    asked = {"expr": "count by (metric) (ALERTS{alertname='JobsEndedTookMsHigh'})", "eval_time": "60m",
+             "exp_samples": [{"labels": f"{{metric='{name}'}}", "value": 1} for name in "ab"]}  # fmt: skip
+    tests = [{"interval": "1m", "input_series": written(series), "promql_expr_test": [asked]}]
+    test = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "test.yml").write_text(json.dumps(test))
     promtool("test", "rules", tmp_path / "test.yml")
 
 
@@ -192,6 +206,13 @@ def test_what_is_no_duration(given: str) -> None:
 def test_a_plugin_that_is_listed_and_has_no_table_is_a_destination(home: Path) -> None:
     (home / "config.toml").write_text('[telemetry]\nplugins = ["prometheus"]\n')
     assert _settings(home / "config.toml", None) == PrometheusReporter.Settings()
+
+
+def test_settings_that_are_in_the_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "config.toml").write_text('[telemetry.to.mine]\nplugin = "prometheus"\naudience = "private"\n'
+                                      'host_env = "METRICS_HOST"\n')  # fmt: skip
+    monkeypatch.setenv("METRICS_HOST", "::1")
+    assert _settings(home / "config.toml", "mine").host == "::1"
 
 
 def test_commands_say_what_is_wrong(home: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry_prometheus import alert_rules
 
+pytestmark = pytest.mark.timeout(180)  # several programs, one after the other
 Make = Callable[..., Any]
 ROUND = {"Quick": 5, "Slow": 1, "Broken": 2}
 """How often each command runs in one round."""
