@@ -43,16 +43,14 @@ _TABLES = (
     "TABLE family(name TEXT PRIMARY KEY, kind TEXT NOT NULL, help TEXT NOT NULL, unit TEXT NOT NULL, "
     "edges TEXT NOT NULL) WITHOUT ROWID",
     "TABLE sample(source TEXT, metric TEXT, labels TEXT, part TEXT, value REAL NOT NULL, at REAL NOT NULL, "
-    "changed INTEGER NOT NULL, PRIMARY KEY(source, metric, labels, part)) WITHOUT ROWID",
-    "INDEX changed ON sample(changed)",
+    "PRIMARY KEY(source, metric, labels, part)) WITHOUT ROWID",
     "TABLE label(name TEXT, value TEXT, seen REAL NOT NULL, PRIMARY KEY(name, value)) WITHOUT ROWID",
     "TABLE counted(id BLOB PRIMARY KEY, number INTEGER NOT NULL, marks INTEGER NOT NULL) WITHOUT ROWID",
     "TABLE note(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
 )
-_ADD = """INSERT INTO sample VALUES(?,?,?,?,?,0,?) ON CONFLICT DO UPDATE SET value = value + excluded.value,
-    changed = excluded.changed"""
-_SET = """INSERT INTO sample VALUES(?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET value = excluded.value, at = excluded.at,
-    changed = excluded.changed WHERE excluded.at >= at"""
+_ADD = "INSERT INTO sample VALUES(?,?,?,?,?,0) ON CONFLICT DO UPDATE SET value = value + excluded.value"
+_SET = """INSERT INTO sample VALUES(?,?,?,?,?,?) ON CONFLICT DO UPDATE SET value = excluded.value, at = excluded.at
+    WHERE excluded.at >= at"""
 _COUNTED = "counted"
 """The note of how many events are."""
 _NOTE = "INSERT INTO note VALUES(?,?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
@@ -166,11 +164,6 @@ class Counts:
             db.executemany("UPDATE counted SET marks = marks | ? WHERE id = ?", rows)
             db.execute("COMMIT")
 
-    def note(self, name: str, value: int) -> None:
-        """Remember a number, unless a larger one is. Raises sqlite3.Error."""
-        with closing(_connect(self.path, "rw")) as db:
-            db.execute(_NOTE, (name, value))
-
     def read(self) -> Contents:
         """What was counted; nothing where there is no file. Raises sqlite3.Error."""
         if not self.path.exists():
@@ -240,8 +233,8 @@ class Counts:
             draft.room.write(db)
             _declare(db, draft.tally)
             number = draft.number
-            db.executemany(_ADD, [(*sample, value, number) for sample, value in draft.tally.added.items()])
-            db.executemany(_SET, [(*sample, *value, number) for sample, value in draft.tally.latest.items()])
+            db.executemany(_ADD, [(*sample, value) for sample, value in draft.tally.added.items()])
+            db.executemany(_SET, [(*sample, *value) for sample, value in draft.tally.latest.items()])
             db.executemany(_NOTE, [*notes.items(), (_COUNTED, number)])
             rows = [(key, draft.base + place) for place, key in enumerate(draft.ids, 1)]
             db.executemany("INSERT INTO counted VALUES(?,?,0)", rows)

@@ -32,8 +32,8 @@ from .spans import span_of
 from .state import Draft, State
 
 Signal = Literal["traces", "logs", "metrics"]
-_ARRIVED: dict[Signal, int] = {"traces": 1, "logs": 2}
-"""How the state remembers that a signal of an event arrived. What metrics did is known by the series."""
+_ARRIVED: dict[Signal, int] = {"traces": 1, "logs": 2, "metrics": 4}
+"""How the state remembers that a signal of an event arrived."""
 PROTOBUF = "application/x-protobuf"
 
 
@@ -147,7 +147,7 @@ class OtlpReporter(PostingReporter):
 
         facts = [Facts(event) for event in batch.events]
         catalogue = self._catalogue() if "metrics" in self._settings.signals else None
-        draft = self.state_of(batch.destination).draft(facts, catalogue, clock.wall())
+        draft = self.state_of(batch.destination).draft(facts, catalogue, clock.wall(), _ARRIVED["metrics"])
         requests: list[Request] = []
         left = [each for each in _left(facts, draft, _ARRIVED["traces"]) if span_of(each) is not None]
         if "traces" in self._settings.signals and left:
@@ -195,7 +195,7 @@ class OtlpReporter(PostingReporter):
             told.append(str(fault))
         else:
             if measured:
-                state.metrics_arrived(plan.draft)
+                state.arrived((event.event_id for event in plan.batch.events), _ARRIVED["metrics"])
         return BatchResult(
             results=tuple(EventResult(event.event_id, "rejected" if event.event_id in refused else "accepted",
                                       refused.get(event.event_id)) for event in plan.batch.events),

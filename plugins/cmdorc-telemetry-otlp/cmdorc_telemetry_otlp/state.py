@@ -1,8 +1,10 @@
 """What one destination counted and was acknowledged, on disk: of all its senders, one after the other.
 
 The counts are the core's. What is remembered beside them: which signals of an event arrived, as its marks, for what
-comes again because one of them could not be sent; since when and until when the series are told; and which of them
-were taken, by how many events were counted then.
+comes again because one of them could not be sent; and since when and until when the series are told.
+
+Only those series are told that the events of a batch add to, as they are let out then: of what was counted while the
+receiver could not be reached, and may no longer be sent, nobody hears.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from .tally import Tally
 
 _SECOND, _STEP = 10**9, 10**6
 """In nanoseconds: what event times are told in, and how far apart two tellings are at least."""
-_BEGUN, _TOLD, _TAKEN = "begun", "told", "taken"
+_BEGUN, _TOLD = "begun", "told"
 
 
 class Draft(NamedTuple):
@@ -37,7 +39,7 @@ class Draft(NamedTuple):
     """Likewise: as of when the series are told. Later than whenever they were told before."""
     families: Mapping[str, Family]
     samples: Mapping[Sample, float]
-    """All series that changed since they were last taken, with what is added now."""
+    """All series to which those of the events add that were not told by metrics yet."""
 
     @property
     def arrived(self) -> Mapping[str, int]:
@@ -57,14 +59,18 @@ class State:
         """Where it is."""
         return self.counts.path
 
-    def draft(self, events: Sequence[Facts], catalogue: Catalogue | None, now: float) -> Draft:
+    def draft(self, events: Sequence[Facts], catalogue: Catalogue | None, now: float, metrics: int) -> Draft:
         """What is to be counted and sent for ``events``. Writes nothing. ``catalogue``: None where nothing is counted.
 
-        Raises sqlite3.Error, StorageError.
+        ``metrics``: the mark of events that were told by metrics. Raises sqlite3.Error, StorageError.
         """
 
         def read(db: sqlite3.Connection) -> Draft:
             counted = self.counts.drafted(db, events, partial(Tally, catalogue), now)
+            again = Tally(catalogue, counted.room.place)
+            for event in events:
+                if not counted.marks.get(event.event_id, metrics) & metrics:
+                    again.count(event)
             families = counts.families(db)
             first = min((facts.seconds for facts in events if facts.seconds), default=1)
             begun = counted.notes.get(_BEGUN, (first - 1) * _SECOND)
@@ -74,7 +80,7 @@ class State:
                 begun=begun,
                 told=max([last, *(facts.seconds * _SECOND for facts in events)]),
                 families={**families, **counted.tally.families},
-                samples=_merged(db, counted, families),
+                samples=_merged(db, counted.tally, again, families),
             )
 
         return self.counts.reading(read)
@@ -90,22 +96,14 @@ class State:
         """A signal of these events has arrived. Raises sqlite3.Error."""
         self.counts.mark(event_ids, signal)
 
-    def metrics_arrived(self, draft: Draft) -> None:
-        """The series of a draft have arrived. Raises sqlite3.Error."""
-        self.counts.note(_TAKEN, draft.counted.number)
 
-
-def _merged(
-    db: sqlite3.Connection, counted: counts.Draft[Tally], families: Mapping[str, Family]
-) -> dict[Sample, float]:
-    """The whole series of all that changed, or changes now."""
-    tally, taken = counted.tally, counted.notes.get(_TAKEN, 0)
-    changed = {*db.execute("SELECT DISTINCT source, metric, labels FROM sample WHERE changed > ?", (taken,)),
-               *(sample[:3] for sample in (*tally.added, *tally.latest))}  # fmt: skip
+def _merged(db: sqlite3.Connection, tally: Tally, again: Tally, families: Mapping[str, Family]) -> dict[Sample, float]:
+    """The whole series to which ``tally`` adds, and those to which ``again`` has added before."""
+    told = {sample[:3] for each in (tally, again) for sample in (*each.added, *each.latest)}
     anew = {name for name, new in tally.families.items() if families.get(name, new).measure != new.measure}
     found: dict[Sample, float] = {}
     later: set[Sample] = set()
-    for key in changed:
+    for key in told:
         if key[1] not in anew:
             where = "source = ? AND metric = ? AND labels = ?"
             for part, value, at in db.execute(f"SELECT part, value, at FROM sample WHERE {where}", key):

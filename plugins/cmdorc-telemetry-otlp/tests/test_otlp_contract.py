@@ -7,7 +7,6 @@ from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.testing import Answer, HttpReporterContract, Request
 from cmdorc_telemetry.testing.contracts.httpreporter import TRANSPORT
 
@@ -31,16 +30,3 @@ class TestOtlp(HttpReporterContract):
 
     def received(self) -> Sequence[str]:
         return list(self.__dict__.get("taken", []))
-
-    def test_it_sends_what_it_said_it_would(self) -> None:
-        """There is a request a signal: the bytes of all of them, one behind the other."""
-        batch = self.batch(2)
-
-        async def sending(reporter: TelemetryReporter) -> bytes:
-            said = reporter.encode(batch)
-            await reporter.report_batch(batch)
-            return said
-
-        said = self.use(sending)
-        assert said == b"".join(request.plain for request in self.server.seen)
-        assert [request.path for request in self.server.seen] == ["/v1/logs", "/v1/metrics"]

@@ -255,9 +255,9 @@ def test_only_a_server_that_proves_who_it_is(run: Make, send: Make, monkeypatch:
 
 
 def test_while_another_process_counts(another: Make, send: Make, run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cmdorc_telemetry_otlp.reporter as module
+    import cmdorc_telemetry.tally.counts as module
 
-    monkeypatch.setattr(module, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.05)
     reporter = another()
     reporter.state_of("otlp").path.parent.mkdir(parents=True)
     lock = FileLock(reporter.state_of("otlp").path.with_suffix(".db.lock"))

@@ -127,6 +127,40 @@ def test_a_shared_destination_gets_no_traces(machine: Any, server: Any) -> None:
     assert not [name for name in (b"Build", b"Deploy", b"push") if name in sent]
 
 
+@pytest.mark.parametrize("audience", ["private", "shared"])
+def test_under_an_operators_grant_their_own_receiver_gets_traces(machine: Any, server: Any, audience: str) -> None:
+    """As in CI: nobody is there to be asked, and the operator's file says whose the receiver is."""
+    machine.configure("", PIPELINE)
+    (file := machine.root / "operator.toml").write_text(
+        f'[telemetry]\nplugins = ["otlp"]\n[telemetry.to.otlp]\naudience = "{audience}"\nendpoint = "{server.url}"\n'
+    )
+    machine.environ |= {"CI": "1", "CMDORC_TELEMETRY": "standard", "CMDORC_TELEMETRY_CONFIG": str(file)}
+    done = machine("trigger", "push", "--flush", "20")
+    assert done.returncode == 0, done.stderr + done.stdout
+    names = Counter(span.name for span in server.got.spans.values())
+    assert names == ({"RUN push": 1, "Build": 1, "Unit": 1, "Lint": 1, "Deploy": 2} if audience == "private" else {})
+    assert server.got.total("cmdorc.command_completed.count") == 5
+    if audience == "shared":
+        sent = b"".join(request.plain for request in server.seen)
+        assert not [name for name in (b"Build", b"Deploy", b"push", b"traces") if name in sent]
+
+
+def test_enabled_after_the_yes_it_is_asked_for_once(machine: Any, server: Any) -> None:
+    machine.configure("", PIPELINE)
+    assert machine("opt-in", "--yes", "--level", "minimal", module="cmdorc_telemetry").returncode == 0
+    machine.configure(f'[telemetry]\n[telemetry.to.otlp]\naudience = "private"\nendpoint = "{server.url}"\n', PIPELINE)
+    done = machine("enable", "otlp", module="cmdorc_telemetry")
+    assert "Nothing of cmdorc.traces is recorded before your yes" in done.stdout
+    assert machine("trigger", "push", "--flush", "20").returncode == 0
+    assert server.got.spans == {}
+    shown = machine("review", "--yes", module="cmdorc_telemetry").stderr
+    assert "traces.run_ended  A run that belongs to a chain of triggers ended" in shown
+    assert "To       otlp (yours)" in shown
+    assert "Nothing waits" in machine("review", module="cmdorc_telemetry").stdout
+    assert machine("trigger", "push", "--flush", "20").returncode == 0
+    assert server.got.named("RUN push")
+
+
 def test_opting_out_deletes_what_was_counted(pipeline: Any, server: Any) -> None:
     assert pipeline("run", "Alone", "--flush", "20").returncode == 0
     assert list((pipeline.home / "telemetry" / "plugins" / "otlp").glob("*.db"))

@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.semconv._incubating.attributes import cicd_attributes as cicd
+from opentelemetry.semconv._incubating.attributes import (
+    host_attributes,
+    os_attributes,
+    process_attributes,
+    service_attributes,
+)
 from opentelemetry.semconv._incubating.metrics import cicd_metrics
 from opentelemetry.semconv.attributes import error_attributes
 
-from cmdorc_telemetry.spec import parse_toml
+from cmdorc_telemetry.spec import BASE, parse_toml
 from cmdorc_telemetry.types import BatchEvent
 from cmdorc_telemetry_otlp import OtlpReporter, fields, metrics
 
@@ -53,6 +59,17 @@ def test_names_are_those_of_the_conventions() -> None:
     assert metrics.RUN_ERRORS.name == cicd_metrics.CICD_PIPELINE_RUN_ERRORS
     results = {each.value for each in cicd.CicdPipelineTaskRunResultValues}
     assert {"success", "timeout", *fields.RESULTS.values()} <= results
+
+
+def test_what_recorded_it_is_called_as_the_conventions_have_it(made: Make) -> None:
+    named = {service_attributes.SERVICE_NAME, service_attributes.SERVICE_VERSION, os_attributes.OS_TYPE,
+             service_attributes.SERVICE_INSTANCE_ID, host_attributes.HOST_ARCH,
+             process_attributes.PROCESS_RUNTIME_VERSION}  # fmt: skip
+    assert set(fields.Facts(made()).resource()) == named
+    systems = {fields.Facts(made(os=name)).resource()["os.type"] for name in BASE["os"].members}
+    assert systems <= {each.value for each in os_attributes.OsTypeValues}
+    machines = {fields.Facts(made(arch=name)).resource()["host.arch"] for name in BASE["arch"].members}
+    assert machines - {each.value for each in host_attributes.HostArchValues} == {"riscv64"}, "which has no name yet"
 
 
 def test_a_chain_is_a_trace(server: Any, reporter: Any, send: Make, step: Make, end: Make) -> None:
@@ -146,7 +163,7 @@ def test_each_event_is_a_record(server: Any, reporter: Any, send: Make, run: Mak
 
 
 def test_who_recorded_it(server: Any, another: Make, send: Make, run: Make, made: Make) -> None:
-    send(another(signals=["logs"]), run(), made("paid", "acme.shop@2", app_name="shop", app_version="3.1", os="macos"))
+    send(another(signals=["logs"]), run(), made("paid", "acme.shop@2", app_name="shop", app_version="3.1", os="darwin"))
     ours, theirs = server.got.resources
     assert ours == {
         "service.name": "cmdorc", "service.version": "0.12.0", "service.instance.id": fields_install(run()),

@@ -10,12 +10,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+import cmdorc_telemetry.tally.counts as counts_module
 import cmdorc_telemetry_otlp.reporter as reporter_module
-import cmdorc_telemetry_otlp.state as state_module
 from cmdorc_telemetry.errors import RetryLater
-from cmdorc_telemetry.types import Batch, Setup
+from cmdorc_telemetry.types import Batch, BatchEvent, Setup
 from cmdorc_telemetry_otlp.plugin import Otlp
 
 Make = Callable[..., Any]
@@ -43,12 +44,28 @@ def test_only_what_changed_is_told(server: Any, another: Make, send: Make, run: 
     assert server.got.total(RUNS) == 2
 
 
-def test_what_was_not_told_is_told_later(server: Any, another: Make, send: Make, run: Make) -> None:
+def test_what_was_not_told_is_told_when_it_comes_again(server: Any, another: Make, send: Make, run: Make) -> None:
+    build = run("Build")
     server.will(None, "503-seconds")
     with pytest.raises(RetryLater):
-        send(another(), run("Build"))
-    send(another(), run("Test"))
+        send(another(), build)
+    send(another(), run("Test"), build)
     assert server.got.total(RUNS, **{NAME: "Build"}) == 1
+
+
+def test_what_may_no_longer_be_sent_when_it_comes_again_is_not(
+    server: Any, another: Make, send: Make, made: Make
+) -> None:
+    """It was counted while nobody listened; then its level was lowered, or its consent taken back."""
+    stopped = made("orchestrator_stopped", avg_concurrent_runs=2.5, run_count=7)
+    body = {name: value for name, value in stopped.payload.items() if name not in ("avg_concurrent_runs", "run_count")}
+    server.will(None, "503-seconds")
+    with pytest.raises(RetryLater):
+        send(another(), stopped, made("orchestrator_started"))
+    send(another(), BatchEvent(stopped.event_id, stopped.event, msgspec.json.encode(body)))
+    told = {name for _, name, _ in server.got.series}
+    assert "cmdorc.orchestrator_stopped.count" in told
+    assert told.isdisjoint({"cmdorc.orchestrator_stopped.avg_concurrent_runs", "cmdorc.orchestrator_started.count"})
 
 
 def test_events_that_come_late_make_no_point_go_back(server: Any, another: Make, send: Make, run: Make) -> None:
@@ -56,6 +73,19 @@ def test_events_that_come_late_make_no_point_go_back(server: Any, another: Make,
         send(another(), run(timestamp=timestamp))
     assert server.got.faults == []
     assert server.got.point(RUNS).as_int == 4
+
+
+def test_a_gauge_is_what_is_latest_whenever_that_came(server: Any, another: Make, send: Make, made: Make) -> None:
+    for second, value in ((5, 1.0), (3, 2.0), (7, 3.0), (6, 4.0)):
+        send(another(), made("orchestrator_stopped", timestamp=f"2026-01-02T03:04:0{second}Z",
+                             avg_concurrent_runs=value))  # fmt: skip
+        latest = server.got.point("cmdorc.orchestrator_stopped.avg_concurrent_runs").as_double
+        assert latest == {5: 1.0, 3: 1.0, 7: 3.0, 6: 3.0}[second]
+    assert server.got.faults == []
+
+
+def test_nothing_is_nothing(another: Make) -> None:
+    assert another().encode(Batch(destination="otlp", events=())) == b""
 
 
 def test_more_names_than_there_is_room_for(
@@ -140,8 +170,8 @@ def test_more_series_than_one_request_has(
 def test_ids_are_remembered_for_long_and_not_for_ever(
     server: Any, another: Make, send: Make, run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_module, "KEPT_IDS", 40)
-    monkeypatch.setattr(state_module, "_TIDY_EVERY", 10)
+    monkeypatch.setattr(counts_module, "KEPT_IDS", 40)
+    monkeypatch.setattr(counts_module, "_TIDY_EVERY", 10)
     events = [run() for _ in range(100)]
     for start in range(0, 100, 7):
         send(another(), *events[start : start + 7])
