@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -81,15 +82,17 @@ class DetectorReporter(TelemetryReporter):
         seen = self._kept.seq if self._kept.epoch == batch.epoch else 0
         new = [each for each in batch.events if each.seq == 0 or each.seq > seen]
         if new:
-            last: dict[str, Any] = {}
+            last: dict[str, Any] | None = None
             alerts = []
             for each in new:
                 if each.event != EVENT:
                     last = each.payload
                     alerts += self._watched(detector, each, last)
-            alerts += self._called(lambda: _checked(detector.check(_moment(last))))
+            if last is not None:
+                moment = _moment(last)
+                alerts += self._called(lambda: _checked(detector.check(moment)))
             self._keep(Kept(_VERSION, batch.epoch, max(each.seq for each in new), alerts, self._saved(detector)))
-            self._raise(last)
+            self._raise(last or {})
         return None
 
     def _watched(self, detector: Detector, event: BatchEvent, payload: dict[str, Any]) -> list[Anomaly]:
@@ -101,7 +104,7 @@ class DetectorReporter(TelemetryReporter):
         """What a call of somebody else's code gives; nothing where it fails, which is told."""
         try:
             return call()
-        except (Exception, SystemExit) as fault:
+        except BaseException as fault:  # not the user's Ctrl-C: this is no main thread
             self._complain(fault)
             return []
 
@@ -110,7 +113,7 @@ class DetectorReporter(TelemetryReporter):
             state: object = detector.save()  # code of somebody else
             if not isinstance(state, bytes) or len(state) > STATE_BYTES:
                 raise PluginError(f"save() gave what is no bytes, or more than {STATE_BYTES} of them")
-        except (Exception, SystemExit) as fault:
+        except BaseException as fault:
             self._complain(fault)
             return b""
         return state
@@ -130,7 +133,7 @@ class DetectorReporter(TelemetryReporter):
         if state:
             try:
                 detector.restore(state)
-            except (Exception, SystemExit) as fault:
+            except BaseException as fault:
                 log.info("%s begins anew: %s", self._path.parent.name, told(fault))
                 return self._make()
         return detector
@@ -150,12 +153,15 @@ class DetectorReporter(TelemetryReporter):
     def _keep(self, kept: Kept) -> None:
         """Write down what was learnt. Raises RetryLater, and forgets it, where that cannot be done."""
         try:
-            files.private_dir(self._path.parent.parent)
-            files.private_dir(self._path.parent)
-            files.replace(self._path, msgspec.msgpack.encode(kept))
+            self._write(kept)
         except StorageError as fault:
             self._detector = None
             raise RetryLater(str(fault)) from fault
+
+    def _write(self, kept: Kept) -> None:
+        files.private_dir(self._path.parent.parent)
+        files.private_dir(self._path.parent)
+        files.replace(self._path, msgspec.msgpack.encode(kept))
         self._kept, self._written = kept, _identity(self._path)
 
     def _raise(self, payload: Mapping[str, Any]) -> None:
@@ -163,7 +169,9 @@ class DetectorReporter(TelemetryReporter):
         if self._kept.alerts:
             for each in self._kept.alerts:
                 self._alert(each, payload)
-            self._keep(msgspec.structs.replace(self._kept, alerts=[]))
+            self._kept = msgspec.structs.replace(self._kept, alerts=[])
+            with suppress(StorageError):  # they were raised: another process may do it again, this one does not
+                self._write(self._kept)
 
 
 def _learnt(detector: Detector, event: str, payload: dict[str, Any]) -> list[Anomaly]:
@@ -172,10 +180,12 @@ def _learnt(detector: Detector, event: str, payload: dict[str, Any]) -> list[Ano
 
 
 def _checked(found: Iterable[Anomaly]) -> list[Anomaly]:
-    alerts = list(found)
-    for each in alerts:
+    """The alerts, each as it can be kept and recorded: what fields hold is for the detector to say."""
+    alerts = []
+    for each in found:
         if not isinstance(each, Anomaly):
             raise PluginError(f"gave a {type(each).__name__} instead of an Anomaly")
+        alerts.append(msgspec.msgpack.decode(msgspec.msgpack.encode(each), type=Anomaly))
     return alerts
 
 

@@ -21,10 +21,11 @@ A message says what is wrong, where, and what would be right.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing takes longer than what `exec` does before it becomes the program
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .results import Violation
 
 

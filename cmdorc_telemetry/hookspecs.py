@@ -5,11 +5,13 @@ an entry point in the group ``cmdorc_telemetry``. A hookimpl may leave out argum
 
 Rules for all of them:
 
-* what a hook raises is caught, reported once with the plugin's name, and changes nothing for the others;
+* what a hook raises is caught, reported once with the plugin's name, and changes nothing for the others; only a
+  KeyboardInterrupt on the program's main thread goes through: it is the user's;
 * records are frozen; what a hook returns is checked; a wrong type counts as a failure of that plugin;
 * lifecycle hooks (``cmdorc_*``) run on the caller's thread and must return within microseconds: after three
   calls over 5 ms a plugin's lifecycle hooks are switched off for that process. One that never returns holds the
-  caller up: nothing can be done about that from inside. The other hooks run on the telemetry thread.
+  caller up: nothing can be done about that from inside. So does ``telemetry_specs``, which is called where telemetry is
+  started. The other hooks run on the telemetry thread.
 """
 
 from __future__ import annotations
@@ -111,7 +113,8 @@ def cmdorc_shutdown(session: Session) -> None:
 
 @hookspec
 def telemetry_specs() -> Sequence[TelemetrySpec]:  # type: ignore[empty-body]
-    """The specs that this plugin's own events belong to. Called once, at start.
+    """The specs that this plugin's own events belong to. Called once, at start, on the caller's thread: no event can be
+    captured before it is known which there are.
 
     An event that two specs declare is an error that names both.
     """

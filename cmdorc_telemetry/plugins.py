@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -21,10 +22,11 @@ from pluggy import PluginManager
 from . import clock, hookspecs
 from .anonymizers import Anonymizer
 from .application import CMDORC, Application
-from .config import Layer
+from .config import Layer, is_built_in
 from .detector import Detector
 from .discovery import Installed, installed
 from .errors import ConfigError, PluginError, nearest, told
+from .forks import signals
 from .home import Home
 from .reporter import TelemetryReporter
 from .spec import SpecFile, TelemetryRegistry, TelemetrySpec
@@ -37,8 +39,8 @@ SLOW_CALLS = 3
 
 
 def _caught(fault: BaseException) -> bool:
-    """What a plugin may raise without being felt: everything but the user's own Ctrl-C."""
-    return not isinstance(fault, KeyboardInterrupt)
+    """What a plugin may raise without being felt: everything but the user's own Ctrl-C, which the main thread gets."""
+    return not isinstance(fault, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread()
 
 
 def _function(impl: pluggy.HookImpl) -> Callable[[Any], Any]:
@@ -220,10 +222,10 @@ class PluginHost:
                 f"{hookspecs.DEPRECATED[each].instead}" for each in used if each in hookspecs.DEPRECATED]  # fmt: skip
 
     def listeners(self, hook: str) -> tuple[Listener, ...]:
-        """The lifecycle hookimpls of ``hook``, in the order in which they registered."""
-        return tuple(
-            (Listener if name in self._trusted else TimedListener)(self, name, impl) for name, impl in self._impls(hook)
-        )
+        """The lifecycle hookimpls of ``hook``: first those that are trusted, so that what one of the others does cannot
+        keep anything from being recorded; else in the order in which they registered."""
+        impls = sorted(self._impls(hook), key=lambda each: each[0] not in self._trusted)
+        return tuple((Listener if name in self._trusted else TimedListener)(self, name, impl) for name, impl in impls)
 
     def reporters(self) -> dict[str, type[TelemetryReporter]]:
         """Reporter classes by the name that a destination refers to."""
@@ -260,7 +262,10 @@ class PluginHost:
                 elif (fault := _unreadable(each)) is not None:
                     self.fail(name, f"{hook} returned {each!r}, whose Settings cannot be read: {fault}",
                               "make Settings a msgspec Struct with fields of plain types")  # fmt: skip
-                elif (key := getattr(each, "name", None) or name) in classes:
+                elif is_built_in(key := getattr(each, "name", None) or name) and base is TelemetryReporter:
+                    self.fail(name, f"offers {key!r}, which is the name of something that is built in",
+                              "give it another name")  # fmt: skip
+                elif key in classes:
                     self.fail(name, f"offers {key!r}, which another plugin offers already", "enable only one of them")
                 else:
                     classes[key] = each
@@ -314,8 +319,9 @@ class PluginHost:
 
     def announce(self, anomaly: Anomaly) -> None:
         """Tell every plugin of an alert."""
-        for name, impl in self._impls("telemetry_anomaly"):
-            Listener(self, name, impl)(anomaly)  # not on the caller's thread: may take its time
+        with signals(blocked=False):  # a plugin may start a process, which should be ended as any other
+            for name, impl in self._impls("telemetry_anomaly"):
+                Listener(self, name, impl)(anomaly)  # not on the caller's thread: may take its time
 
     def anonymizers(self) -> list[Anonymizer]:
         """The anonymizers, each with its plugin's name, in the order in which they run.

@@ -81,12 +81,12 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def house(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with these wheels, and with those of all that they need: what `pip install` finds in it is enough."""
+    """A directory with these wheels, and those of all that they need: what `pip install` finds in it is enough."""
     folder = tmp_path_factory.mktemp("house")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-qq", "--wheel-dir", str(folder)]
-    authors = [f"{wheels['.']}[testing]", "editables", "hatchling", "mypy", "pip", "ruff"]  # what writing a plugin takes
-    command += ["--constraint", str(CONSTRAINTS), *map(str, wheels.values()), "cmdorc", *authors]
-    subprocess.run(command, cwd=folder, check=True)
+    plugin_authors = [f"{wheels['.']}[testing]", "editables", "hatchling", "mypy", "pip", "ruff"]
+    command += ["--constraint", str(CONSTRAINTS), *map(str, wheels.values()), "cmdorc", *plugin_authors]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     return folder
 
 

@@ -15,6 +15,7 @@ import tomlkit
 
 from cmdorc_telemetry import hookspecs, lifecycle, scaffold, testing, types
 from cmdorc_telemetry.detector import Detector
+from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.testing import fixtures
 
@@ -62,6 +63,26 @@ def test_every_method_of_a_reporter_and_of_a_detector_is_documented_with_its_sig
     assert sorted(documented(section("A reporter"))) == sorted(methods(TelemetryReporter))
     assert sorted(documented(section("A detector"))) == sorted(methods(Detector))
     assert documented(section("An anonymizer")) == [signature(hooks()["telemetry_anonymize"])]
+
+
+def test_the_example_of_a_hook_is_a_hookimpl() -> None:
+    examples = {name: re.findall(r"Example: ``(def .*?)``$", inspect.getdoc(function) or "", re.MULTILINE)
+                for name, function in hooks().items()}  # fmt: skip
+    assert sum(map(len, examples.values())) >= 5
+    for name, lines in examples.items():
+        for line in lines:
+            names: dict[str, Any] = {}
+            exec(line, names)
+            made = type("Plugin", (), {name: hookspecs.hookimpl(names[name])})
+            host = PluginHost(objects=[made() if "(self" in line else as_a_module(made, names[name])])
+            assert (host.failures, host.hooks_of("Plugin")) == ({}, [name])
+
+
+def as_a_module(made: type, function: Callable[..., Any]) -> object:
+    """A plugin that is no object with a ``self``, as a module is."""
+    plugin = made()
+    vars(plugin)[function.__name__] = hookspecs.hookimpl(function)
+    return plugin
 
 
 def test_a_signature_that_is_wrong_would_be_found() -> None:

@@ -9,6 +9,7 @@ import textwrap
 import threading
 from collections import UserDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -324,6 +325,25 @@ def test_what_a_listener_raises_changes_nothing_for_the_others(
     assert host.failures == {"bad": text}  # here alone: it may hold what the plugin was told
 
 
+def test_the_collector_comes_first_so_that_nobody_keeps_an_event_from_it() -> None:
+    heard: list[str] = []
+    host = PluginHost(objects=[module(cmdorc_completed=lambda run: heard.append("one"))])
+    host.add(module(cmdorc_completed=lambda run: heard.append("two")), "two")
+    host.add(module(cmdorc_completed=lambda run: heard.append("ours")), "ours", trusted=True)
+    fire(host)
+    assert heard == ["ours", "one", "two"]
+
+
+def test_elsewhere_than_on_the_main_thread_nobody_pressed_ctrl_c() -> None:
+    def interrupt(run: CompletedRun) -> None:
+        raise KeyboardInterrupt
+
+    host = PluginHost(objects=[module(cmdorc_completed=interrupt)])
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(fire, host).exception() is None
+    assert host.failures == {"made": "raised KeyboardInterrupt:  (report it to its author)"}
+
+
 def test_ctrl_c_in_a_listener_is_the_users_own() -> None:
     def interrupt(run: CompletedRun) -> None:
         raise KeyboardInterrupt
@@ -477,6 +497,19 @@ def test_a_reporter_offered_twice_is_the_firsts() -> None:
     host = PluginHost(objects=[module(telemetry_reporters=lambda: [Ntfy]), module(telemetry_reporters=lambda: [Copy])])
     assert host.reporters() == {"ntfy": Ntfy}
     assert host.failures == {"made-1": "offers 'ntfy', which another plugin offers already (enable only one of them)"}
+
+
+@pytest.mark.parametrize("name", ["history", "detector-x"])
+def test_a_reporter_cannot_have_the_name_of_what_never_leaves_this_machine(name: str) -> None:
+    class Posing(Ntfy):
+        pass
+
+    Posing.name = name
+    host = PluginHost(objects=[module(telemetry_reporters=lambda: [Posing, Ntfy])])
+    assert host.reporters() == {"ntfy": Ntfy}
+    assert host.failures["made"].startswith(f"offers {name!r}, which is the name of something that is built in (")
+    watch = type("Watching", (Watch,), {"name": name})
+    assert PluginHost(objects=[module(telemetry_detectors=lambda: [watch])]).detectors() == {name: watch}
 
 
 @pytest.mark.parametrize("hook", ["telemetry_reporters", "telemetry_detectors", "telemetry_specs"])

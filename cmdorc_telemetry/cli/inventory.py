@@ -11,6 +11,7 @@ from msgspec import NODEFAULT, Struct, field
 from .. import hookspecs
 from ..config import DETECTOR, DestinationConfig
 from ..discovery import Installed, installed
+from ..errors import nearest
 from ..plugins import PluginHost
 from ..types import Setup
 from .machine import Machine, target
@@ -21,7 +22,7 @@ _OF_DESTINATIONS = ("level", "events", "rename", "timeout")
 _SHORT = {("http", "endpoint"): "endpoint", ("file", "path"): "local_file"}
 """Keys of destinations that may be written shorter."""
 _ENVIRONMENT = "environment"
-_SECRET = ("token", "key", "secret", "password")
+_SECRET = ("token", "key", "secret", "password", "header", "dsn", "webhook")
 
 
 class Setting(Struct):
@@ -52,6 +53,8 @@ class Plugin(Struct, kw_only=True):
     state: Literal["enabled", "installed", "broken", "not-installed"]
     enabled_in: str = ""
     """The file that names it; empty where none does."""
+    asked_in: str = ""
+    """A project's file that names it, which enables nothing; empty where none does, or where it is enabled."""
     error: str = ""
     fix: str = ""
     """The name that ``enable`` takes, or a line to copy."""
@@ -75,7 +78,7 @@ def inventory(machine: Machine) -> list[Plugin]:
     found = [_installed(machine, point, points) for point in points]
     for name in dict.fromkeys(name for name in asked if name not in there):
         error = machine.host.failures.get(name, "is not installed")
-        fix = f"pip install cmdorc-telemetry-{name}"
+        fix = "" if nearest(name, there) else f"pip install cmdorc-telemetry-{name}"
         used = _destinations(machine, name, None)
         found.append(Plugin(name=name, state="not-installed", error=error, fix=fix, destinations=used,
                             enabled_in=_enabled_in(machine, name)))  # fmt: skip
@@ -85,6 +88,11 @@ def inventory(machine: Machine) -> list[Plugin]:
 def _enabled_in(machine: Machine, name: str) -> str:
     user = machine.situation.user
     return str(user.source) if name in user.plugins else ""
+
+
+def _asked_in(machine: Machine, name: str) -> str:
+    project = machine.situation.project
+    return str(project.source) if project is not None and name in project.plugins else ""
 
 
 def trouble(point: Installed, points: list[Installed]) -> tuple[str, str]:
@@ -101,6 +109,7 @@ def _installed(machine: Machine, point: Installed, points: list[Installed]) -> P
                     enabled_in=_enabled_in(machine, name))  # fmt: skip
     if not plugin.enabled_in:
         plugin.error, plugin.fix = trouble(point, points)
+        plugin.asked_in = _asked_in(machine, name)
         plugin.fix = plugin.fix or name
         plugin.destinations = _destinations(machine, name, None)
         return plugin

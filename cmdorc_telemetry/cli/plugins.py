@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -9,7 +11,7 @@ import click
 from ..config import load_layer
 from ..errors import ConfigError, nearest
 from ..home import Home
-from .machine import Machine, log
+from .machine import Machine, log, project_layer
 from .wording import application, command_line, place, plural
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def plugins(as_json: bool) -> None:
     """Show plugins: enabled or not, what they hook into, their destinations and settings."""
     from .inventory import inventory
 
-    found = inventory(Machine())
+    found = inventory(Machine(project=project_layer(None)[0]))
     if as_json:
         import msgspec
 
@@ -35,24 +37,25 @@ def plugins(as_json: bool) -> None:
 
 
 def _show(screen: Screen, found: list[Plugin]) -> None:
-    enabled = sum(each.state == "enabled" for each in found)
-    there = sum(each.state != "not-installed" for each in found)
-    screen.line((f"{plural(there, 'plugin')} installed, {enabled} enabled.", "bold"))
+    states = Counter(each.state for each in found)
+    unusable = states["broken"] + states["not-installed"]
+    there = plural(len(found) - states["not-installed"], "plugin")
+    more = f", {unusable} that cannot be used" if unusable else ""
+    screen.below(0, (f"{there} installed, {states['enabled']} enabled{more}.", "bold"))
     for each in found:
         screen.line()
         state = {"installed": "not enabled", "not-installed": "not installed"}.get(each.state, each.state)
         colour = {"enabled": "cyan", "installed": ""}.get(each.state, "yellow")
-        screen.line((each.name, "bold"), "  ", (state, colour), f"  {each.distribution} {each.version}".rstrip())
-        if each.error:
-            screen.line("  ", ("! ", "yellow"), each.error)
-        for what in each.deprecated:
-            screen.line("  ", ("! ", "yellow"), what)
+        screen.below(0, (each.name, "bold"), "  ", (state, colour), f"  {each.distribution} {each.version}".rstrip())
+        screen.labelled([("  !", what) for what in (each.error, *each.deprecated) if what])
+        if each.asked_in:
+            screen.labelled([("  !", f"{place(each.asked_in)} asks for it; only your own file enables plugins")])
         if each.fix:
             screen.line("  ", command_line("enable", each.name) if each.fix == each.name else each.fix)
         rows: list[tuple[str, Cell]] = [("Hooks", _hooks(each.hooks))] if each.hooks else []
         for used in each.destinations:
             rows.append((f"To {used.name}", f"{used.audience}, {place(used.target) or 'here'}"))
-            rows.extend([("  !", (used.error, "yellow"))] if used.error else ())
+            rows.extend([("  !", used.error)] if used.error else ())
             rows.extend(map(_row, used.settings))
         rows.extend(map(_row, each.settings))
         screen.labelled([(f"  {label}", value) for label, value in rows])
@@ -94,6 +97,17 @@ def enable(name: str) -> None:
     PluginHost([name], known=points)  # warns where it is broken
     click.echo("It shares nothing that you did not agree to. Its settings:")
     click.echo(f"  {command_line('plugins')}")
+    _ask_for_specs()
+
+
+def _ask_for_specs() -> None:
+    """Say so where there are events now that wait for a yes, such as those that the plugin brings."""
+    from .waiting import waiting
+
+    with suppress(ConfigError):  # another of the user's specs is broken: whatever else is used says so
+        if names := [spec.meta.name for spec in waiting(Machine(own=True)).specs]:
+            click.echo(f"Nothing of {', '.join(names)} is recorded before your yes:")
+            click.echo(f"  {command_line('review')}")
 
 
 def _other_file(home: Home) -> None:

@@ -2,38 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+import re
+from collections.abc import Callable, Mapping, MutableMapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from .. import files
-from ..config import load_layer
+from .. import files, toml
+from ..config import load_layer, read_table
 from ..errors import ConfigError
 from ..situation import config_exposure
+from .arrays import taken_out, with_one_more
 
 Table = MutableMapping[str, Any]
+
+_TABLE = "telemetry"
+_HEADER = re.compile(rf"^[ \t]*\[[ \t]*(?P<quote>[\"']?){_TABLE}(?P=quote)[ \t]*\][^\n]*(\n|\Z)", re.MULTILINE)
+_KEY = re.compile(rf"^[ \t]*{_TABLE}\b", re.MULTILINE)
 
 
 def edit(path: Path, change: Callable[[Table], None]) -> None:
     """Let ``change`` work on the ``[telemetry]`` table of ``path``; both are made where they are missing.
 
-    Raises ConfigError for a file that is wrong already, or that others may have written; StorageError where it cannot
-    be written.
+    Raises ConfigError for a file that is wrong already, that is read-only, that others may have written, or that is
+    written in a way that cannot be changed here; StorageError where it cannot be written.
+    """
+    load_layer(path)
+    check_owner(path)
+    wanted = deepcopy(there := read_table(path))
+    change(wanted.setdefault(_TABLE, {}))
+    if wanted == there:
+        return
+    text = path.read_bytes().decode() if there or path.exists() else ""
+    edited = _edited(text, change, there.get(_TABLE, {}), wanted)
+    if edited is None:
+        raise ConfigError(path, _TABLE, "is written in a way that cannot be changed from here", "an edit by hand")
+    target = path.resolve()  # a link to a file that is kept elsewhere stays one
+    if target.exists() and not target.stat().st_mode & 0o222:
+        raise ConfigError(path, "", "is read-only", "a file that you may write to")
+    files.private_dir(target.parent)
+    files.replace(target, edited.encode())
+
+
+def _edited(
+    text: str, change: Callable[[Table], None], there: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> str | None:
+    """The text with ``change``; None where that does not come to what is ``wanted``, or is no TOML."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        document = tomlkit.parse(_with_room(text.replace("\r\n", "\n"), there, wanted[_TABLE]))
+        change(document[_TABLE])
+        edited = tomlkit.dumps(document)
+        if toml.loads(edited) != wanted:
+            return None
+    except (TOMLKitError, ValueError):
+        return None
+    return edited.replace("\n", "\r\n") if "\r\n" in text else edited
+
+
+def _with_room(text: str, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """With new keys right below the header: tomlkit has them at the end, behind comments that belong to what follows.
+
+    Without a header, where there is none of the table or only tables below it, it is at the end.
     """
     import tomlkit
 
-    load_layer(path)
-    check_owner(path)
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    document = tomlkit.parse(text)
-    if "telemetry" not in document:
-        document["telemetry"] = tomlkit.table()
-    change(document["telemetry"])
-    edited = tomlkit.dumps(document)
-    if edited != text:
-        target = path.resolve()  # a link to a file that is kept elsewhere stays one
-        files.private_dir(target.parent)
-        files.replace(target, edited.encode())
+    lines = "".join(f"{key} = {tomlkit.item(value).as_string()}\n" for key, value in wanted.items() if key not in there)
+    if header := _HEADER.search(text):
+        end = header.end()
+        return text[:end] + ("" if header[0].endswith("\n") else "\n") + lines + text[end:]
+    if all(isinstance(value, dict) for value in there.values()) and not _KEY.search(text):
+        above = text.rstrip("\n") + "\n\n" if text.strip() else ""
+        return f"{above}[{_TABLE}]\n{lines}"
+    return text
 
 
 def check_owner(path: Path) -> None:
@@ -59,12 +102,10 @@ def listing(plugin: str, *, enabled: bool) -> Callable[[Table], None]:
     """The change that puts ``plugin`` into ``plugins``, or takes it out."""
 
     def change(table: Table) -> None:
-        if "plugins" not in table:
-            table["plugins"] = []
-        names = table["plugins"]
+        names = table.get("plugins", [])
         if enabled and plugin not in names:
-            names.append(plugin)
-        while not enabled and plugin in names:
-            names.remove(plugin)
+            table["plugins"] = with_one_more(names, plugin)
+        elif not enabled and plugin in names:
+            table["plugins"] = taken_out(names, plugin)
 
     return change

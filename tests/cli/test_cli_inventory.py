@@ -194,10 +194,10 @@ def test_a_broken_plugin_shows_the_destinations_that_wait_for_it(machine: Any) -
     [
         ("# only this\n", '# only this\n[telemetry]\nplugins = ["http"]\n'),
         ("[telemetry] # mine\nlevel = 'minimal' # enough\n",
-         "[telemetry] # mine\nlevel = 'minimal' # enough\nplugins = [\"http\"]\n"),
+         "[telemetry] # mine\nplugins = [\"http\"]\nlevel = 'minimal' # enough\n"),
         ("telemetry.level = 'off' # no\n[other]\nx = 1\n",
          "telemetry.level = 'off' # no\ntelemetry.plugins = [\"http\"]\n[other]\nx = 1\n"),
-        ("[telemetry]\nplugins = ['bell', ] # these\n", "[telemetry]\nplugins = ['bell', \"http\" ] # these\n"),
+        ("[telemetry]\nplugins = ['bell', ] # these\n", "[telemetry]\nplugins = ['bell', \"http\", ] # these\n"),
     ],
     ids=["nothing", "table", "dotted", "list"],
 )  # fmt: skip

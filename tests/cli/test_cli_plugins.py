@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 
 import pytest
@@ -56,7 +57,7 @@ def test_what_is_installed_and_not_enabled_is_not_imported(machine) -> None:
     assert "\nfile  not enabled  cmdorc-telemetry-file " in result.stdout
     assert of(machine, "bell") == {
         "name": "bell", "version": "1.0", "distribution": "bell", "state": "installed", "error": "", "fix": "bell",
-        "hooks": [], "destinations": [], "api": "", "deprecated": [], "settings": [], "enabled_in": "",
+        "hooks": [], "destinations": [], "api": "", "deprecated": [], "settings": [], "enabled_in": "", "asked_in": "",
     }  # fmt: skip
     assert not machine.home.root.exists()
 
@@ -132,7 +133,7 @@ def test_what_is_broken_and_why(machine, code: str, said: str) -> None:
     machine.plugin("crate", code)
     machine.config('[telemetry]\nplugins = ["crate"]\n')
     result = machine("plugins")
-    assert "\ncrate  broken  crate 1.0\n  ! " in result.stdout
+    assert "\ncrate  broken  crate 1.0\n  !  " in result.stdout
     assert said in of(machine, "crate")["error"]
     assert "[crate 1.0, crate]" in result.stdout
     assert result.stderr == ""
@@ -141,22 +142,48 @@ def test_what_is_broken_and_why(machine, code: str, said: str) -> None:
 def test_what_is_asked_for_and_not_installed(machine) -> None:
     machine.config('[telemetry]\nplugins = ["htpp", "graphs"]\n[telemetry.to.board]\nplugin = "graphs"\n')
     shown = machine("plugins").stdout
-    assert shown.startswith(f"{len(INSTALLED)} plugins installed, 0 enabled.\n")
+    assert shown.startswith(f"{len(INSTALLED)} plugins installed, 0 enabled, 2 that cannot be used.\n")
     assert "did you mean 'http'?" in of(machine, "htpp")["error"]
+    assert "\n  pip install cmdorc-telemetry-htpp\n" not in shown, "nobody should copy a name that was a slip"
     assert of(machine, "graphs") == {
         "name": "graphs", "version": "", "distribution": "", "state": "not-installed", "error": "is not installed",
         "fix": "pip install cmdorc-telemetry-graphs", "hooks": [], "api": "", "deprecated": [], "settings": [],
         "destinations": [{"name": "board", "target": "", "audience": "shared", "settings": [], "error": ""}],
-        "enabled_in": str(machine.home.config),
+        "enabled_in": str(machine.home.config), "asked_in": "",
     }  # fmt: skip
     assert "\n  pip install cmdorc-telemetry-graphs\n" in shown
+
+
+def test_what_a_project_asks_for_is_not_enabled_and_said_to_be_asked_for(machine) -> None:
+    machine.plugin("bell", "raise SystemExit('imported')")
+    machine.project('[telemetry]\nplugins = ["bell", "http"]\n')
+    machine.config('[telemetry]\nplugins = ["http"]\n')
+    found = of(machine, "bell")
+    assert (found["state"], found["asked_in"], found["fix"]) == ("installed", "cmdorc.toml", "bell")
+    told = "  !  cmdorc.toml asks for it; only your own file enables plugins\n"
+    assert f"\nbell  not enabled  bell 1.0\n{told}  telemetry enable bell\n" in machine("plugins").stdout
+    assert of(machine, "http")["asked_in"] == ""
+
+
+def test_on_a_narrow_terminal_no_word_is_broken_but_what_is_too_long(
+    machine, terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    machine.config('[telemetry]\nplugins = ["fiel", "anonymizer"]\n')
+    narrow = terminal("plugins", columns=44, whole=True)
+    assert narrow.end() == 0
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in narrow.shown.splitlines()]
+    assert "anonymizer  enabled" in lines
+    assert "  !  is not installed (did you mean 'file'?" in lines
+    assert max(map(len, lines)) <= 44, "a path would be longer"
+    assert "  cmdorc-telemetry enable posthog" in lines, "a line to copy is whole"
 
 
 def test_what_was_written_for_another_api(machine) -> None:
     machine.plugin("modern", LISTENER, api="v2")
     told = "was written for API v2, and this is v1"
     shown = machine("plugins").stdout
-    assert f"\nmodern  not enabled  modern 1.0\n  ! {told}\n  pip install --upgrade cmdorc-telemetry\n" in shown
+    assert f"\nmodern  not enabled  modern 1.0\n  !  {told}\n  pip install --upgrade cmdorc-telemetry\n" in shown
     assert of(machine, "modern")["api"] == "v2"
     machine.config('[telemetry]\nplugins = ["modern"]\n')
     found = of(machine, "modern")
@@ -171,7 +198,7 @@ def test_what_uses_what_will_be_gone(machine, monkeypatch: pytest.MonkeyPatch) -
     with pytest.warns(DeprecationWarning, match="something else"):
         shown = machine("plugins").stdout
     told = "uses cmdorc_completed, which is deprecated since 0.1: use something else"
-    assert f"\nbell  enabled  bell 1.0\n  ! {told}\n" in shown
+    assert f"\nbell  enabled  bell 1.0\n  !  {told}\n" in shown
 
 
 # -- enable and disable -------------------------------------------------------------------------------------------

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomlkit
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cmdorc_telemetry import toml
+from cmdorc_telemetry.cli.arrays import taken_out, with_one_more
 from cmdorc_telemetry.cli.userfile import edit, listing, setting
 from cmdorc_telemetry.errors import ConfigError, StorageError
 
@@ -20,7 +26,10 @@ from cmdorc_telemetry.errors import ConfigError, StorageError
          '[telemetry]\nenabled = true # off\nlevel = "minimal"\n'),
         ("telemetry.enabled = false\n", 'telemetry.enabled = true\ntelemetry.level = "minimal"\n'),
         ("[telemetry.to.x]\nplugin = 'y'\n",
-         "[telemetry]\nenabled = true\nlevel = \"minimal\"\n\n[telemetry.to.x]\nplugin = 'y'\n"),
+         "[telemetry.to.x]\nplugin = 'y'\n\n[telemetry]\nenabled = true\nlevel = \"minimal\"\n"),
+        ("[telemetry]\n\n# of x\n[telemetry.to.x]\nplugin = 'y'\n",
+         "[telemetry]\nenabled = true\nlevel = \"minimal\"\n\n# of x\n[telemetry.to.x]\nplugin = 'y'\n"),
+        ("[telemetry]", '[telemetry]\nenabled = true\nlevel = "minimal"\n'),
     ],
 )  # fmt: skip
 def test_keys_are_set_and_all_else_stays(tmp_path: Path, before: str, after: str) -> None:
@@ -28,6 +37,146 @@ def test_keys_are_set_and_all_else_stays(tmp_path: Path, before: str, after: str
     path.write_text(before)
     edit(path, setting(enabled=True, level="minimal", debug_consent_given=None))
     assert path.read_text() == after
+
+
+LISTS = {
+    "none": ("", '[telemetry]\nplugins = ["http"]\n'),
+    "inline": ('telemetry = { plugins = ["bell"], level = "off" } # x\n',
+               'telemetry = { plugins = ["bell", "http"], level = "off" } # x\n'),
+    "inline without": ('telemetry = { level = "off" } # x\n',
+                       'telemetry = { level = "off", plugins = ["http"]} # x\n'),
+    "dotted": ("telemetry.plugins = ['bell'] # x\ntelemetry.level = 'off'\n",
+               "telemetry.plugins = ['bell', \"http\"] # x\ntelemetry.level = 'off'\n"),
+    "dotted without": ("telemetry.to.x.plugin = 'y'\n[other]\n",
+                       "telemetry.to.x.plugin = 'y'\ntelemetry.plugins = [\"http\"]\n[other]\n"),
+    "quoted": ("[ 'telemetry' ]\n'plugins' = ['bell']\n", "[ 'telemetry' ]\n'plugins' = ['bell', \"http\"]\n"),
+    "below its tables": (
+        "[telemetry.to.x]\nplugin = 'y'\n[telemetry] # mine\nlevel = 'off'\n",
+        "[telemetry.to.x]\nplugin = 'y'\n[telemetry] # mine\nplugins = [\"http\"]\nlevel = 'off'\n",
+    ),
+    "only its tables": ("# a\n[telemetry.to.x] # b\nplugin = 'y'\n",
+                        "# a\n[telemetry.to.x] # b\nplugin = 'y'\n\n[telemetry]\nplugins = [\"http\"]\n"),
+    "before others": ("[telemetry]\n[[command]]\nname = 'a'\n",
+                      "[telemetry]\nplugins = [\"http\"]\n[[command]]\nname = 'a'\n"),
+    "lines": ("[telemetry]\nplugins = [\n  'a', # one\n  'b',  # two\n]\n",
+              "[telemetry]\nplugins = [\n  'a', # one\n  'b',  # two\n  \"http\",\n]\n"),
+    "lines without a last comma": (
+        "[telemetry]\nplugins = [\n\t'a', # one\n\t'b'  # two\n\t# end\n]\n",
+        "[telemetry]\nplugins = [\n\t'a', # one\n\t'b',  # two\n\t\"http\"\n\t# end\n]\n",
+    ),
+    "lines without a last line": ("[telemetry]\nplugins = ['a',\n           'b' ]\n",
+                                  "[telemetry]\nplugins = ['a',\n           'b',\n           \"http\"]\n"),
+    "several on a line": ("[telemetry]\nplugins = [\n  'a', 'b', # two\n]\n",
+                          "[telemetry]\nplugins = [\n  'a', 'b', \"http\", # two\n]\n"),
+    "empty": ("[telemetry]\nplugins = [  ] # none\n", '[telemetry]\nplugins = ["http"] # none\n'),
+    "empty but a comment": ("[telemetry]\nplugins = [\n    # none\n]\n",
+                            '[telemetry]\nplugins = [\n    # none\n    "http",\n]\n'),
+    "a hash in a name": ("[telemetry]\nplugins = ['a#,b'] # x\n", "[telemetry]\nplugins = ['a#,b', \"http\"] # x\n"),
+    "CRLF": ("[telemetry]\r\nplugins = [\r\n  'a',\r\n]\r\n# x\r\n",
+             "[telemetry]\r\nplugins = [\r\n  'a',\r\n  \"http\",\r\n]\r\n# x\r\n"),
+    "no newline at the end": ("# grün ☃\n[telemetry]\nplugins = ['a']",
+                              "# grün ☃\n[telemetry]\nplugins = ['a', \"http\"]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after"), LISTS.values(), ids=LISTS)
+def test_a_name_is_put_at_the_end_of_the_list_however_that_is_written(tmp_path: Path, before: str, after: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(before.encode())
+    edit(path, listing("http", enabled=True))
+    assert path.read_bytes().decode() == after
+    there = path.stat().st_mtime_ns
+    edit(path, listing("http", enabled=True))
+    assert path.stat().st_mtime_ns == there
+    edit(path, listing("http", enabled=False))
+    assert "http" not in path.read_text()
+    assert before.count("#") == path.read_text().count("#")
+    assert before.count("\r\n") in (0, path.read_bytes().count(b"\n"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("['http', 'b']", "['b']"),
+        ("[ 'a' , 'http' ]", "[ 'a' ]"),
+        ("['a', 'http', 'b']", "['a', 'b']"),
+        ("['http', \"http\", 'b', \"\\u0068ttp\"]", "['b']"),
+        ("[\n  'a', # one\n  'http', # sends\n  'b',\n]", "[\n  'a', # one\n  # sends\n  'b',\n]"),
+        ("[\n  'a', # one\n  'http'\n]", "[\n  'a', # one\n]"),
+        ("[\n  'a', 'http'\n]", "[\n  'a'\n]"),
+        ("['http']", "[]"),
+    ],
+)
+def test_a_name_is_taken_out_and_comments_stay(tmp_path: Path, before: str, after: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[telemetry]\nplugins = {before} # x\n")
+    edit(path, listing("http", enabled=False))
+    assert path.read_text() == f"[telemetry]\nplugins = {after} # x\n"
+
+
+blank = st.sampled_from(["", " ", "\n", "\n  ", ' # it\'s "a", ]\n', "\n\t# x, y\n"])
+quoted = st.sampled_from(["'a'", '"b"', "'http'", '"http"', "'#'", "','", '"\\""', '"]"'])
+
+
+@st.composite
+def lists(draw: st.DrawFn) -> str:
+    """A list of names, as somebody may write it."""
+    names = draw(st.lists(quoted, max_size=4))
+    text = "".join(f"{draw(blank)}{name}{draw(blank)}," for name in names)
+    return f"[{text if draw(st.booleans()) else text[:-1]}{draw(blank)}]"
+
+
+@settings(max_examples=300, deadline=None)
+@given(lists(), st.booleans())
+def test_whatever_a_list_looks_like_it_has_what_was_asked_for_and_its_comments(text: str, enabled: bool) -> None:
+    array: Any = tomlkit.parse(f"x = {text}")["x"]
+    names = array.unwrap()
+    edited: Any = (with_one_more if enabled else taken_out)(array, "http")
+    written = f"x = {edited.as_string()}"
+    assert toml.loads(written)["x"] == ([*names, "http"] if enabled else [name for name in names if name != "http"])
+    assert written.count("# ") == text.count("# ")
+
+
+def test_a_list_that_nobody_wrote_is_a_list() -> None:
+    assert with_one_more(["a"], "b") == ["a", "b"]
+    assert taken_out(["a", "b", "a"], "a") == ["b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'telemetry'.to.x.plugin = 'y'\n",
+        "[telemetry]\nplugins = ['a', '''http''']\n",
+        'x = """\n[telemetry]\n"""\ntelemetry.level = "off"\n',
+    ],
+    ids=["dotted", "lines", "in a string"],
+)
+def test_what_cannot_be_edited_is_said_and_left_as_it_is(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="cannot be changed from here; expected an edit by hand"):
+        edit(path, listing("http", enabled="http" not in text))
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_file_that_is_read_only_is_left_as_it_is(tmp_path: Path, linked: bool) -> None:
+    path, kept = tmp_path / "config.toml", tmp_path / "kept.toml"
+    kept.write_text("[telemetry]\n")
+    kept.chmod(0o400)
+    path.symlink_to(kept) if linked else kept.rename(path)
+    with pytest.raises(ConfigError, match="is read-only; expected a file that you may write to"):
+        edit(path, listing("http", enabled=True))
+    assert path.read_text() == "[telemetry]\n"
+    edit(path, listing("http", enabled=False))  # nothing to be done
+
+
+def test_a_file_with_a_byte_order_mark_is_no_toml_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbf[telemetry]\n")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        edit(path, listing("http", enabled=True))
+    assert path.read_bytes() == b"\xef\xbb\xbf[telemetry]\n"
 
 
 def test_none_takes_a_key_away(tmp_path: Path) -> None:
@@ -60,3 +209,12 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         edit(tmp_path / "file" / "config.toml", setting(enabled=True))
+
+
+def test_a_file_that_others_may_write_is_not_edited(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[telemetry]\n")
+    path.chmod(0o666)
+    with pytest.raises(ConfigError, match="expected a file of your own that only you can write to"):
+        edit(path, listing("http", enabled=True))
+    assert path.read_text() == "[telemetry]\n"

@@ -18,6 +18,8 @@ HEAVY = (
     "zstandard",
 )  # fmt: skip
 """Libraries that take longer to import than everything that telemetry does at start."""
+LIGHT = {"cmdorc", "msgspec", "pluggy", "tomli", "typing_extensions"}
+"""Whatever else is not Python's own, and not of this repository, is heavy, too."""
 IMPORT = """
 import json, os, pathlib, sys
 before = set(sys.modules)
@@ -47,8 +49,30 @@ print(json.dumps([done, telemetry.failures, importers]))
 """
 
 
+LOOK = """
+import json, sys
+
+looked = []
+def hear(event, arguments):
+    if event in ("open", "os.scandir") and arguments:
+        looked.append([event, str(arguments[0])])
+sys.addaudithook(hear)
+
+from cmdorc_telemetry import CompletedRun, Telemetry
+from cmdorc_telemetry.application import CMDORC
+
+telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"))
+telemetry.fire("cmdorc_completed", CompletedRun(run_id="r", command_name="Tests", state="success", duration=1.0))
+print(json.dumps([telemetry.recording, looked, sys.path, sorted(sys.modules)]))
+"""
+
+
 def heavy(names: Any) -> set[str]:
-    return {name for name in names if name.partition(".")[0] in HEAVY}
+    def is_heavy(top: str) -> bool:
+        ours = top.startswith(("cmdorc_", "_")) or top in LIGHT  # editable installations bring finders: _…
+        return top in HEAVY or not (ours or top in sys.stdlib_module_names)
+
+    return {name for name in names if is_heavy(name.partition(".")[0])}
 
 
 def said(place: Any, code: str, *words: str) -> Any:
@@ -71,6 +95,26 @@ def test_to_load_a_plugin_imports_nothing_heavy(place: Any, names: tuple[str, ..
     failures, modules = said(place, IMPORT, *names)
     assert failures == {}
     assert heavy(modules) == set()
+
+
+def test_what_is_installed_and_not_enabled_is_not_even_looked_for(place: Any) -> None:
+    place.enable()
+    recording, looked, path, modules = said(place, LOOK)
+    assert recording
+    assert [where for event, where in looked if event == "os.scandir" and where in path] == []
+    assert [where for _, where in looked if ".dist-info" in where or "entry_points" in where] == []
+    assert [name for name in modules if name.startswith("cmdorc_telemetry_")] == []
+
+
+def test_of_one_that_is_enabled_only_its_own_is_read(place: Any) -> None:
+    place.enable("file")
+    recording, looked, path, modules = said(place, LOOK)
+    assert recording
+    assert [where for event, where in looked if event == "os.scandir" and where in path] != [], "did it change?"
+    assert [where for _, where in looked if ".dist-info" in where or "entry_points" in where] == [], "it is remembered"
+    assert {name.partition(".")[0] for name in modules if name.startswith("cmdorc_telemetry_")} == {
+        "cmdorc_telemetry_file"
+    }
 
 
 def test_what_delivery_needs_is_imported_by_its_own_threads(place: Any) -> None:

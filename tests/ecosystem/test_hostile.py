@@ -1,5 +1,6 @@
 """A plugin that does its worst in every hook, in a real process, beside one that does its work: what is promised for
-each case, no more and no less. docs/hostile-plugins.md says it in words; each row there is one of ``CELLS``.
+each case, no more and no less. docs/hostile-plugins.md says it in words; its rows are those of ``CELLS``, ``HANGS`` and
+``METHODS``.
 """
 
 from __future__ import annotations
@@ -7,18 +8,22 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import closing
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from cmdorc_telemetry.home import Home
+from cmdorc_telemetry.spool import Spool
+from cmdorc_telemetry.types import Ledger
 
 from ..agreement import agree
 from ..test_hookspecs import HOOKS
@@ -32,13 +37,15 @@ from cmdorc_telemetry import TelemetryReporter, hookimpl
 from cmdorc_telemetry.detector import Detector
 from cmdorc_telemetry.types import Anomaly
 
+PLACE = os.environ["PLACE"]
+
 def heard(name):
-    with open("heard", "a") as file:
+    with open(f"{PLACE}/heard", "a") as file:
         print(name, file=file)
 
 class Good(TelemetryReporter):
     async def report(self, event, payload):
-        with open("sent", "a") as file:
+        with open(f"{PLACE}/sent", "a") as file:
             print(json.dumps(payload), file=file)
 
 class Watcher(Detector):
@@ -73,8 +80,11 @@ def telemetry_detectors(): return [Watcher]
 def telemetry_anomaly(): heard("telemetry_anomaly")
 """
 BAD = """
-import os, time
+import os, signal, time
 from cmdorc_telemetry import hookimpl
+
+class Odd(BaseException):
+    pass
 
 def hang():
     open("entered", "w").close()
@@ -102,12 +112,66 @@ telemetry.fire("cmdorc_trigger", Trigger(name="t", outcome="ran"))
 telemetry.fire("cmdorc_chain", Chain(id="c", trigger="t"))
 telemetry.fire("cmdorc_shutdown", Session(id="s", started_at=0.0, uptime=1.0))
 say("fired")
-say("flushed", telemetry.flush(float(sys.argv[1])))
+if sys.argv[1] == "wait":
+    import threading
+    threading.Thread(target=telemetry.flush, args=(1000,), daemon=True).start()
+    sys.stdin.read()
+else:
+    say("flushed", telemetry.flush(float(sys.argv[1])))
 telemetry.close()
 say("closed", dict(telemetry.failures))
 """
+OFFERS = """
+import asyncio, os, time
+from cmdorc_telemetry import TelemetryReporter, hookimpl
+from cmdorc_telemetry.detector import Detector
+from cmdorc_telemetry.types import BatchResult, EventResult
+
+class Odd(BaseException):
+    pass
+
+def block():
+    while True:
+        time.sleep(0.01)
+
+class Reporter(TelemetryReporter):
+    async def report(self, event, payload):
+        pass
+
+class Watcher(Detector):
+    def score_one(self, event, payload):
+        return []
+
+    def learn_one(self, event, payload):
+        pass
+
+def doing(base, method, word, what):
+    def misdeed(self, *arguments, **more):
+        return exec_(what)
+    async def later(self, *arguments, **more):
+        if what == "hangs":
+            await asyncio.sleep(1000)
+        return exec_(what)
+    slow = asyncio.iscoroutinefunction(getattr(base, method)) and what != "blocks"
+    return type(word, (base,), {{"name": word, method: later if slow else misdeed}})
+
+def exec_(what):
+    if what == "wrong type":
+        return 5
+    if what == "wrong result":
+        return BatchResult(results=(EventResult("no-such-id", "accepted"),))
+    if what in ("blocks", "hangs"):
+        block()
+    raise {{"raises": ValueError("private words"), "SystemExit": SystemExit(9), "BaseException": Odd("private words"),
+           "KeyboardInterrupt": KeyboardInterrupt()}}[what]
+
+@hookimpl
+def telemetry_{kind}s():
+    base = {{"reporter": Reporter, "detector": Watcher}}["{kind}"]
+    return [doing(base, method, f"{{method.strip('_')}}-{{number}}", what)
+            for method, misdeeds in {misdeeds!r}.items() for number, what in enumerate(misdeeds)]
+"""
 EVENTS = ["command_completed"] * 3 + ["orchestrator_started", "orchestrator_stopped", "trigger_fired"]
-RAISES, EXITS, WRONG = "raise ValueError('private words')", "raise SystemExit(9)", "return 5"
 
 
 class Cell(NamedTuple):
@@ -121,35 +185,61 @@ class Cell(NamedTuple):
     arguments: str | None = None
 
 
-RULES = r"breaks the hook rules: .*(argument|Argument)"
-MISSPELT = Cell("pass", RULES, shared=False, arguments="mispelt")
-CELLS: dict[tuple[str, str], Cell] = {
-    **{(hook, "raises"): Cell(RAISES, "raised ValueError") for hook in LIFECYCLE},
-    **{(hook, "SystemExit"): Cell(EXITS, "raised SystemExit") for hook in LIFECYCLE},
-    **{(hook, "wrong type"): Cell(WRONG) for hook in [*LIFECYCLE, "telemetry_configure", "telemetry_anomaly"]},
-    **{(hook, "adds fields"): Cell(f"{HOOKS[hook][0]}.extra = 1", "raised AttributeError") for hook in LIFECYCLE},
-    ("telemetry_specs", "raises"): Cell(RAISES, "telemetry_specs raised ValueError"),
-    ("telemetry_specs", "SystemExit"): Cell(EXITS, "telemetry_specs raised SystemExit"),
-    ("telemetry_specs", "wrong type"): Cell("return [5]", "telemetry_specs returned 5"),
-    ("telemetry_configure", "raises"): Cell(RAISES, "cannot be configured: ValueError", shared=False),
-    ("telemetry_configure", "SystemExit"): Cell(EXITS, "cannot be configured: SystemExit", shared=False),
-    ("telemetry_configure", "adds fields"): Cell("setup.extra = 1", "configured: AttributeError", shared=False),
-    ("telemetry_reporters", "raises"): Cell(RAISES, "telemetry_reporters raised ValueError"),
-    ("telemetry_reporters", "SystemExit"): Cell(EXITS, "telemetry_reporters raised SystemExit"),
-    ("telemetry_reporters", "wrong type"): Cell("return [dict]", "telemetry_reporters returned <class 'dict'>"),
-    ("telemetry_anonymize", "raises"): Cell(RAISES, "raised ValueError", shared=False),
-    ("telemetry_anonymize", "SystemExit"): Cell(EXITS, "raised SystemExit", shared=False),
-    ("telemetry_anonymize", "wrong type"): Cell(WRONG, "returned", shared=False),
-    ("telemetry_anonymize", "adds fields"): Cell("return {'extra': 1}", "extra"),
-    ("telemetry_anonymize", "wrong value"): Cell("return {'arch': 5}", "arch"),
-    ("telemetry_detectors", "raises"): Cell(RAISES, "telemetry_detectors raised ValueError"),
-    ("telemetry_detectors", "SystemExit"): Cell(EXITS, "telemetry_detectors raised SystemExit"),
-    ("telemetry_detectors", "wrong type"): Cell("return 5", "telemetry_detectors raised TypeError"),
-    ("telemetry_anomaly", "raises"): Cell(RAISES, "raised ValueError"),
-    ("telemetry_anomaly", "SystemExit"): Cell(EXITS, "raised SystemExit"),
-    ("telemetry_anomaly", "adds fields"): Cell("anomaly.extra = 1", "raised AttributeError"),
-    **{(hook, "misspelt argument"): MISSPELT for hook in HOOKS},
+TELEMETRY = [name for name in HOOKS if name not in LIFECYCLE]
+OFFERING = [name for name in TELEMETRY if not HOOKS[name] and name != "telemetry_specs"]
+CALLERS = [*LIFECYCLE, "telemetry_specs"]
+"""Hooks that run on the caller's thread."""
+ELSEWHERE = [name for name in HOOKS if name not in CALLERS]
+WITHHOLDS = ("telemetry_configure", "telemetry_anonymize")
+"""Hooks without which more might be shared than there should be."""
+RAISING = {
+    "raises": ("raise ValueError('private words')", "ValueError"),
+    "SystemExit": ("raise SystemExit(9)", "SystemExit"),
+    "BaseException": ("raise Odd('private words')", "Odd"),
 }
+MEDDLING = {"prints": "print('of a plugin', flush=True)", "changes the directory": "os.chdir('/')"}
+HANDLER = "signal.signal(signal.SIGUSR1, signal.SIG_IGN)"
+FINE = {"telemetry_anonymize": "{}", **dict.fromkeys((*OFFERING, "telemetry_specs"), "[]")}
+"""What a hook returns that has nothing to say."""
+
+
+def _raising(hook: str, body: str, kind: str) -> Cell:
+    said = "raised " if HOOKS[hook] else f"{hook} raised "
+    said = "cannot be configured: " if hook == "telemetry_configure" else said
+    return Cell(body, said + kind, shared=hook not in WITHHOLDS)
+
+
+def _meddling(hook: str, body: str) -> Cell:
+    return Cell(f"{body}; return {FINE.get(hook)}")
+
+
+CELLS: dict[tuple[str, str], Cell] = {
+    **{(hook, word): _raising(hook, *each) for word, each in RAISING.items() for hook in HOOKS},
+    **{(hook, "KeyboardInterrupt"): _raising(hook, "raise KeyboardInterrupt", "KeyboardInterrupt")
+       for hook in ELSEWHERE},
+    **{(hook, word): _meddling(hook, body) for word, body in MEDDLING.items() for hook in HOOKS},
+    **{(hook, "replaces a signal handler"): _meddling(hook, HANDLER) for hook in CALLERS},
+    **{(hook, "replaces a signal handler"): _raising(hook, HANDLER, "ValueError: signal only works in main thread")
+       for hook in ELSEWHERE},
+    **{(hook, "adds fields"): _raising(hook, f"{HOOKS[hook][0]}.extra = 1", "AttributeError")
+       for hook in HOOKS if HOOKS[hook]},
+    ("telemetry_anonymize", "adds fields"): Cell("return {'extra': 1}", "extra"),
+    **{(hook, "wrong type"): Cell("return 5") for hook in HOOKS if hook not in FINE},
+    ("telemetry_anonymize", "wrong type"): Cell("return 5", "returned", shared=False),
+    ("telemetry_anonymize", "wrong value"): Cell("return {'arch': 5}", "arch"),
+    ("telemetry_specs", "wrong type"): Cell("return [5]", "telemetry_specs returned 5"),
+    ("telemetry_reporters", "wrong type"): Cell("return [dict]", "telemetry_reporters returned <class 'dict'>"),
+    ("telemetry_detectors", "wrong type"): Cell("return 5", "telemetry_detectors raised TypeError"),
+    **{(hook, "misspelt argument"): Cell("pass", r"breaks the hook rules: .*(argument|Argument)", False, "mispelt")
+       for hook in HOOKS},
+}  # fmt: skip
+TOGETHER: dict[tuple[str, ...], list[str]] = {
+    (misdeed,): [hook for hook in HOOKS if (hook, misdeed) in CELLS and
+                 (CELLS[hook, misdeed].shared or misdeed == "misspelt argument")]
+    for misdeed in dict.fromkeys(word for _, word in CELLS)
+}  # fmt: skip
+TOGETHER |= {(misdeed, hook): [hook] for hook, misdeed in CELLS if hook not in TOGETHER[misdeed,]}
+"""Cells that are tried in one program, a plugin each: all of a misdeed, but those that hold back what is shared."""
 HANGS: dict[str, str] = {
     **dict.fromkeys(LIFECYCLE, "caller"),
     "telemetry_specs": "start",
@@ -177,33 +267,50 @@ class Place:
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[cmdorc_telemetry]\n{name} = {name}\n")
 
-    def enable(self, *names: str) -> None:
+    def enable(self, *names: str, to: Iterable[str] = ()) -> None:
         listed = ", ".join(f'"{name}"' for name in names)
-        self.home.config.write_text(f"[telemetry]\nplugins = [{listed}]\n[telemetry.to.good]\n")
+        tables = "".join(f'[telemetry.to.{name}]\nplugin = "{name}"\ntimeout = 1\n' for name in to)
+        self.home.config.write_text(f"[telemetry]\nplugins = [{listed}]\n[telemetry.to.good]\n{tables}")
         agree(self.home)
 
-    def spoil(self, hook: str, body: str, arguments: str | None) -> None:
-        arguments = ", ".join(HOOKS[hook]) if arguments is None else arguments
-        self._plugin("bad", BAD.format(hook=hook, arguments=arguments, body=body))
-        self.enable("bad", "good")
+    def spoil(self, cells: Mapping[str, Cell]) -> None:
+        """For each hook a plugin that misbehaves there, enabled before the good one."""
+        for hook, cell in cells.items():
+            arguments = ", ".join(HOOKS[hook]) if cell.arguments is None else cell.arguments
+            self._plugin(f"bad_{hook}", BAD.format(hook=hook, arguments=arguments, body=cell.body))
+        self.enable(*(f"bad_{hook}" for hook in cells), "good")
 
-    def begin(self, seconds: float = LONG) -> subprocess.Popen[str]:
+    def offer(self, kind: str, misdeeds: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """A plugin with one reporter, or detector, for each misdeed in each method. The destinations."""
+        self._plugin("bad", OFFERS.format(kind=kind, misdeeds=misdeeds))
+        made = {f"{method.strip('_')}-{number}": f"{method}: {what}"
+                for method, each in misdeeds.items() for number, what in enumerate(each)}  # fmt: skip
+        self.enable("bad", "good", to=made if kind == "reporter" else ())
+        return made if kind == "reporter" else {f"detector-{name}": what for name, what in made.items()}
+
+    def begin(self, seconds: object = LONG) -> subprocess.Popen[str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("CMDORC", "DO_NOT"))}
-        environ = kept | {"CMDORC_HOME": str(self.home.root), "PYTHONPATH": str(self.folder)}
+        environ = kept | {"CMDORC_HOME": str(self.home.root), "PYTHONPATH": str(self.folder), "PLACE": str(self.folder)}
         script = self.folder / "program.py"
         script.write_text(textwrap.dedent(PROGRAM))
         self.running.append(subprocess.Popen([sys.executable, script, str(seconds)], cwd=self.folder, env=environ,
-                                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))  # fmt: skip
+                                             text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                             stderr=subprocess.PIPE))  # fmt: skip
         return self.running[-1]
 
-    def run(self, seconds: float = LONG) -> tuple[dict[str, Any], str]:
+    def run(self) -> tuple[dict[str, Any], str]:
         """A program from its beginning to its end: what it said, and standard error."""
-        program = self.begin(seconds)
+        program = self.begin()
         out, err = program.communicate(timeout=2 * LONG)
         assert program.returncode == 0, err
-        said = {word: rest for word, *rest in map(json.loads, out.splitlines())}
+        self.printed = [line for line in out.splitlines() if line[0] != "["]
+        said = {word: rest for word, *rest in map(json.loads, (line for line in out.splitlines() if line[0] == "["))}
         assert list(said) == ["started", "fired", "flushed", "closed"]
         return said, err
+
+    def ledger(self) -> dict[str, Ledger]:
+        with closing(Spool(self.home.spool, reading=True)) as spool:
+            return spool.ledger()
 
     def lines(self, name: str) -> list[str]:
         path = self.folder / name
@@ -216,8 +323,9 @@ class Place:
         """What the history of this machine has."""
         if not self.home.history.exists():
             return []
-        with closing(sqlite3.connect(self.home.history)) as db:
+        with closing(sqlite3.connect(self.home.history)) as db, suppress(sqlite3.OperationalError):  # just being made
             return sorted(name for (name,) in db.execute("SELECT name FROM event WHERE name <> 'anomaly_detected'"))
+        return []
 
 
 @pytest.fixture
@@ -240,28 +348,96 @@ def test_the_good_one_alone(place: Place) -> None:
     assert set(place.lines("heard")) == {*LIFECYCLE, "telemetry_anomaly"}
 
 
-@pytest.mark.parametrize(("hook", "misdeed"), CELLS, ids=lambda word: word.replace(" ", "-"))
-def test_what_it_does_hurts_itself_alone(place: Place, hook: str, misdeed: str) -> None:
-    cell = CELLS[hook, misdeed]
-    place.spoil(hook, cell.body, cell.arguments)
+@pytest.mark.parametrize("words", TOGETHER, ids=lambda words: "-".join(words).replace(" ", "-"))
+def test_what_it_does_hurts_itself_alone(place: Place, words: tuple[str, ...]) -> None:
+    cells = {hook: CELLS[hook, words[0]] for hook in TOGETHER[words]}
+    place.spoil(cells)
     said, err = place.run()
+    assert said["flushed"] == [True]
     assert place.kept() == EVENTS, "what is recorded here is whole"
     assert set(place.lines("heard")) == {*LIFECYCLE, "telemetry_anomaly"}, "the other plugin hears everything"
-    assert named(place.sent()) == (EVENTS if cell.shared else [])
+    assert named(place.sent()) == (EVENTS if all(cell.shared for cell in cells.values()) else [])
     assert all("extra" not in event for event in place.sent())
-    if cell.failure and cell.shared:
-        assert re.search(cell.failure, said["closed"][0]["bad"]), said["closed"]
-    failures = said["closed"][0]
-    assert set(failures) == ({"bad"} if cell.failure else set())
-    assert err.count("plugin 'bad'") == bool(cell.failure), "it is reported once"
+    (failures,) = said["closed"]
+    assert set(failures) == {f"bad_{hook}" for hook, cell in cells.items() if cell.failure}
+    for hook, cell in cells.items():
+        assert not cell.failure or re.search(cell.failure, failures[f"bad_{hook}"]), failures
+        assert err.count(f"plugin 'bad_{hook}'") == bool(cell.failure), "it is reported once"
     assert "private words" not in err, "a log may be sent to somebody"
-    if cell.failure:
-        assert re.search(cell.failure, failures["bad"]), failures
+    assert len(set(place.printed)) == (words == ("prints",)), "what it prints is printed"
+
+
+@pytest.mark.parametrize("hook", CALLERS)
+def test_ctrl_c_goes_through_to_the_caller_and_what_was_recorded_stays(place: Place, hook: str) -> None:
+    place.spoil({hook: Cell("raise KeyboardInterrupt")})
+    program = place.begin()
+    _, err = program.communicate(timeout=2 * LONG)
+    assert program.returncode == -signal.SIGINT
+    assert err.endswith("KeyboardInterrupt\n")
+    place.enable("good")
+    place.run()
+    runs = 0 if hook in ("telemetry_specs", "cmdorc_startup") else 1 if hook == "cmdorc_completed" else 3
+    assert place.kept().count("command_completed") == runs + 3
+    assert named(place.sent()) == place.kept()
+
+
+METHODS: dict[str, dict[str, list[str]]] = {
+    "reporter": {
+        "__init__": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "blocks"],
+        "report": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "hangs", "blocks"],
+        "report_batch": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "wrong type", "wrong result",
+                         "hangs", "blocks"],
+        "encode": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "wrong type", "blocks"],
+        "fetch_policy": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "wrong type", "hangs", "blocks"],
+        "close": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "wrong type", "hangs", "blocks"],
+    },
+    "detector": {
+        "__init__": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "blocks"],
+        "watch": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "blocks"],
+        "score_one": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "wrong type", "blocks"],
+        "learn_one": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "blocks"],
+        "check": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "wrong type", "blocks"],
+        "save": ["raises", "SystemExit", "BaseException", "KeyboardInterrupt", "wrong type", "blocks"],
+    },
+}  # fmt: skip
+"""What the code of a destination does wrong. All of a kind at once, in one program."""
+
+
+WAIT, PASSED, TAKEN = "wait", "are passed over", "are taken"
+
+
+def becomes(kind: str, misdeed: str) -> str:
+    """What becomes of the events. Where a detector cannot be made, or does not come back, they wait for it."""
+    if kind == "reporter":
+        return TAKEN if re.match("close|fetch_policy", misdeed) else WAIT
+    return WAIT if re.search("init|watch|blocks", misdeed) else PASSED
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_what_the_code_of_a_destination_does_hurts_that_destination_alone(place: Place, kind: str) -> None:
+    misdeeds = place.offer(kind, METHODS[kind])
+    program = place.begin("wait")
+    until(lambda: place.kept() == named(place.sent()) == EVENTS, "the others")
+    until(lambda: "telemetry_anomaly" in place.lines("heard"), "the alert")
+    expected = {name: becomes(kind, what) for name, what in misdeeds.items()}
+    until(lambda: not [name for name, said in expected.items() if said != WAIT and place.ledger()[name].pending], "all")
+    start = time.monotonic()
+    _, err = program.communicate("", timeout=2 * LONG)
+    assert time.monotonic() - start < LONG
+    assert program.returncode == 0
+    assert "private words" not in err
+    ledger = place.ledger()
+    assert ledger.keys() == {"history", "good", "detector-good", *misdeeds}
+    for name, said in expected.items():
+        each = ledger[name]
+        assert (each.acknowledged, each.pending) == ((0, len(EVENTS)) if said == WAIT else (len(EVENTS), 0)), name
+        assert each.dropped == {}, name
+        assert err.count(f"plugin '{name.removeprefix('detector-')}'") == (said == PASSED), "it is reported once"
 
 
 @pytest.mark.parametrize("hook", HANGS)
 def test_who_waits_for_one_that_hangs(place: Place, hook: str) -> None:
-    place.spoil(hook, "hang()" if hook != "telemetry_anonymize" else "hang(); return {}", None)
+    place.spoil({hook: Cell(f"hang(); return {FINE.get(hook)}")})
     waits = HANGS[hook]
     program = place.begin(seconds=LONG if waits in ("caller", "start") else 3)
     assert program.stdout is not None
@@ -286,12 +462,38 @@ def test_who_waits_for_one_that_hangs(place: Place, hook: str) -> None:
     assert named(place.sent()) == ([] if waits == "event" else EVENTS)
 
 
+def spread(first: str, last: str) -> list[str]:
+    """The hooks of a row: one, or those from one to another."""
+    names = list(HOOKS)
+    return names[names.index(first) : names.index(last or first) + 1]
+
+
 def test_every_cell_is_in_the_page_and_every_row_of_it_a_cell() -> None:
-    rows = re.findall(r"^\| `(\w+)`(?: … `(\w+)`)? \| ([\w ]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    written = {
-        (hook, misdeed)
-        for first, last, misdeed in rows
-        for hook in (HOOKS if not last else list(HOOKS)[list(HOOKS).index(first) : list(HOOKS).index(last) + 1])
-        if last or hook == first
+    rows = re.findall(r"^\| `(\w+)`(?: … `(\w+)`)? \| ([\w ]+) \| (yes|no) \|", PAGE.read_text(), re.MULTILINE)
+    written = {(hook, what): said == "yes" for first, last, what, said in rows for hook in spread(first, last)}
+    assert written == {
+        **{key: cell.shared for key, cell in CELLS.items()},
+        **{(hook, "hangs"): waits not in ("delivery", "event") for hook, waits in HANGS.items()},
+        **{(hook, "KeyboardInterrupt"): True for hook in CALLERS},
     }
-    assert written == {*CELLS, *((hook, "hangs") for hook in HANGS)}
+    assert sum(len(spread(first, last)) for first, last, *_ in rows) == len(written), "each is there once"
+
+
+def test_every_misdeed_is_tried_in_every_hook_in_which_there_is_a_way() -> None:
+    misdeeds = {*(word for _, word in CELLS), "hangs", "KeyboardInterrupt"}
+    tried = {*CELLS, *((hook, "hangs") for hook in HANGS), *((hook, "KeyboardInterrupt") for hook in CALLERS)}
+    nothing_there = {(hook, "adds fields") for hook in HOOKS if not HOOKS[hook]}
+    no_value = {(hook, "wrong value") for hook in HOOKS if hook != "telemetry_anonymize"}
+    assert {(hook, word) for hook in HOOKS for word in misdeeds} - tried == nothing_there | no_value
+    assert sorted((word, hook) for (word, *_), hooks in TOGETHER.items() for hook in hooks) == sorted(
+        (word, hook) for hook, word in CELLS
+    )
+
+
+def test_every_method_is_in_the_page() -> None:
+    rows = re.findall(r"^\| (\w+) \| `(\w+)` \| ([\w, ]+) \| ([a-z ]+) \|", PAGE.read_text(), re.MULTILINE)
+    written = {(kind, method, what): became for kind, method, words, became in rows for what in words.split(", ")}
+    assert written == {
+        (kind, method, what): becomes(kind, f"{method}: {what}")
+        for kind, methods in METHODS.items() for method, each in methods.items() for what in each
+    }  # fmt: skip

@@ -10,8 +10,10 @@ import sqlite3
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -114,7 +116,7 @@ class Shelf(TelemetryReporter):
 
 class ShelfContract(Loaded, ReporterContract):
     def settings(self) -> dict[str, Any]:
-        return {"path": str(self.folder / "shelf.db")}
+        return {"path": str(self.folder / "shelf.db"), "token": "s3cr3t-s3cr3t"}
 
     def received(self) -> list[str]:
         path = self.folder / "shelf.db"
@@ -145,17 +147,20 @@ def offering(class_: type) -> type:
 class Lenient(Shelf):
     class Settings(Struct, frozen=True):
         path: str
+        token: str = ""
 
 
 class Greedy(Shelf):
     class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         path: str
+        token: str = ""
         level: str = ""
 
 
 class Talkative(Shelf):
     class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         path: str
+        token: str = ""
         api_key: str | None = None
 
 
@@ -213,6 +218,29 @@ class Quoting(Shelf):
             raise RetryLater(f"cannot write {batch.events[0].body!r}") from None
 
 
+class Confiding(Shelf):
+    async def report_batch(self, batch: Batch) -> None:
+        try:
+            await super().report_batch(batch)
+        except RetryLater:
+            raise RetryLater(f"{self.settings.token!r} was not taken") from None
+
+
+class Listing(Shelf):
+    async def fetch_policy(self, etag: str | None) -> Any:
+        return ["minimal"]
+
+
+class Odd(Shelf):
+    async def fetch_policy(self, etag: str | None) -> Mapping[str, Any]:
+        return {"events": {object()}}
+
+
+class Again(Shelf):
+    async def fetch_policy(self, etag: str | None) -> Mapping[str, Any]:
+        return {"level": "minimal", "etag": "1"}
+
+
 class Stubborn(Shelf):
     async def report_batch(self, batch: Batch) -> None:
         while True:
@@ -250,7 +278,7 @@ class Writing(Shelf):
 
 class Telling(Shelf):
     def keep(self, rows: Iterable[tuple[str, str]]) -> None:
-        super().keep([(key, body + os.environ["USER"]) for key, body in rows])
+        super().keep([(key, body + os.environ.get("USER", "")) for key, body in rows])
 
 
 class Printing(Shelf):
@@ -261,7 +289,13 @@ class Printing(Shelf):
 
 class LeavesThread(Shelf):
     async def report_batch(self, batch: Batch) -> None:
-        threading.Thread(target=time.sleep, args=(1,)).start()
+        threading.Thread(target=time.sleep, args=(4,)).start()
+        await super().report_batch(batch)
+
+
+class LeavesDaemon(Shelf):
+    async def report_batch(self, batch: Batch) -> None:
+        threading.Thread(target=time.sleep, args=(4,), daemon=True).start()
         await super().report_batch(batch)
 
 
@@ -288,6 +322,7 @@ BROKEN_REPORTERS: list[tuple[str, type]] = [
     ("test_while_it_is_broken_nothing_counts_as_delivered", Hopeful),
     ("test_while_it_is_broken_nothing_counts_as_delivered", Giving),
     ("test_what_it_says_of_a_failure_names_no_values", Quoting),
+    ("test_what_it_says_of_a_failure_names_no_values", Confiding),
     ("test_a_call_that_is_given_up_leaves_it_usable", Stubborn),
     ("test_events_of_a_machine_arrive_and_its_books_are_right", Waiting),
     ("test_until_there_is_something_to_send_it_sends_nothing", Eager),
@@ -295,7 +330,11 @@ BROKEN_REPORTERS: list[tuple[str, type]] = [
     ("test_encoding_is_pure", Writing),
     ("test_nothing_of_this_machine_is_added", Telling),
     ("test_it_prints_nothing", Printing),
+    ("test_what_its_receiver_wants_less_of_can_be_kept", Listing),
+    ("test_what_its_receiver_wants_less_of_can_be_kept", Odd),
+    ("test_what_its_receiver_wants_less_of_can_be_kept", Again),
     ("test_when_it_is_closed_nothing_goes_on", LeavesThread),
+    ("test_when_it_is_closed_nothing_goes_on", LeavesDaemon),
     ("test_when_it_is_closed_nothing_goes_on", LeavesTask),
     ("test_what_it_says_it_erased_is_gone", Boasting),
 ]
@@ -309,12 +348,20 @@ def test_a_sound_reporter_keeps_every_promise(test: str, tmp_path: Path) -> None
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(("test", "broken"), BROKEN_REPORTERS, ids=named)
 def test_a_reporter_that_breaks_a_promise_fails(test: str, broken: type, tmp_path: Path) -> None:
-    with pytest.raises((AssertionError, IndexError)):
+    with pytest.raises((AssertionError, IndexError, TypeError)):
         tried(ShelfContract, test, offering(broken), tmp_path)
 
 
 def test_there_is_a_reporter_that_breaks_each_promise() -> None:
     assert {test for test, _ in BROKEN_REPORTERS} == promises(ReporterContract) - GENERAL
+
+
+def test_a_reporter_whose_receiver_wants_less_says_what_and_once(tmp_path: Path) -> None:
+    class Modest(Shelf):
+        async def fetch_policy(self, etag: str | None) -> Mapping[str, Any] | None:
+            return None if etag == "1" else {"level": "minimal", "etag": "1"}
+
+    tried(ShelfContract, "test_what_its_receiver_wants_less_of_can_be_kept", offering(Modest), tmp_path)
 
 
 def test_a_receiver_that_cannot_tell_is_no_fault_of_the_reporter(tmp_path: Path) -> None:
@@ -426,6 +473,11 @@ async def _shortened(self: Any, batch: Batch) -> Any:
     return await super(type(self), self).report_batch(Batch(destination="d", events=batch.events[:1]))
 
 
+async def _repeating(self: Any, batch: Batch) -> Any:
+    await super(type(self), self).report_batch(batch)
+    return await super(type(self), self).report_batch(batch)
+
+
 BROKEN_POSTING: list[tuple[str, dict[str, Any], Callable[..., Any]]] = [
     ("test_whatever_goes_wrong_each_event_arrives_and_none_counts_before", {"fault": "500"}, _trusting),
     ("test_whatever_goes_wrong_each_event_arrives_and_none_counts_before", {"fault": "500"}, _despairing),
@@ -434,6 +486,7 @@ BROKEN_POSTING: list[tuple[str, dict[str, Any], Callable[..., Any]]] = [
     ("test_it_goes_nowhere_else", {}, _following),
     ("test_while_it_waits_for_an_answer_its_loop_goes_on", {}, _blocking),
     ("test_it_sends_what_it_said_it_would", {}, _shortened),
+    ("test_it_sends_what_it_said_it_would", {}, _repeating),
     ("test_who_cannot_prove_who_it_is_gets_nothing", {"fault": "self-signed", "tmp_path": Path()}, _blind),
 ]
 
@@ -510,26 +563,31 @@ def _random(event: Event) -> dict[str, Any]:
 
 def _dozes(event: Event) -> dict[str, Any]:
     time.sleep(0.02)
-    return {}
+    return {"os": None}
 
 
 def _phones(event: Event) -> dict[str, Any]:
     with socket.socket() as probe:
         probe.connect_ex(("127.0.0.1", 9))
-    return {}
+    return {"os": None}
 
 
-ONE_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+def _merges(event: Event) -> dict[str, Any]:
+    """Events of one second are one."""
+    told = datetime.fromisoformat(event.fields["timestamp"].replace("Z", "+00:00")).timestamp()
+    return {"event_id": str(uuid.UUID(int=int(told) * 1000 << 80 | 0x774B_BCCE_B302_099A_8057))}
+
+
 BROKEN_ANONYMIZERS: list[tuple[str, Any]] = [
     ("test_a_setting_that_is_misspelt_is_refused",
-     anonymizing(lambda event: {}, telemetry_configure=hookimpl(_configured))),
+     anonymizing(lambda event: {"os": None}, telemetry_configure=hookimpl(_configured))),
     ("test_at_every_level_it_gives_what_the_spec_allows", anonymizing(_raises)),
     ("test_at_every_level_it_gives_what_the_spec_allows", anonymizing(lambda event: {"python_version": "three"})),
     ("test_it_adds_nothing", anonymizing(lambda event: {"host": "mine"})),
     ("test_it_does_something", anonymizing(lambda event: {})),
     ("test_what_stays_on_this_machine_stays_as_it_is", None),
     ("test_the_same_event_becomes_the_same_again", anonymizing(_random)),
-    ("test_different_events_remain_different", anonymizing(lambda event: {"event_id": ONE_ID})),
+    ("test_different_events_remain_different", anonymizing(_merges)),
     ("test_the_time_in_an_id_tells_no_more_than_the_timestamp",
      anonymizing(lambda event: {"timestamp": event.fields["timestamp"][:17] + "00Z"})),
     ("test_it_is_quick", anonymizing(_dozes)),
@@ -792,6 +850,14 @@ def _fails(run: CompletedRun) -> None:
     raise ValueError
 
 
+class Deaf:
+    """Fails at the first alert without words."""
+
+    @hookimpl
+    def telemetry_anomaly(self, anomaly: Anomaly) -> None:
+        assert anomaly.message
+
+
 def _stumbles(run: CompletedRun) -> None:
     run.command_name[0]
 
@@ -801,6 +867,7 @@ BROKEN_LISTENERS: list[tuple[str, type]] = [
     ("test_in_a_program_it_does_no_harm", listening(_fails)),
     ("test_it_hears_of_every_run", listening(lambda run: None)),
     ("test_it_takes_whatever_a_program_may_do", listening(_stumbles)),
+    ("test_it_takes_whatever_a_program_may_do", Deaf),
     ("test_it_holds_nobody_up", listening(lambda run: time.sleep(0.01))),
     ("test_it_prints_nothing", listening(lambda run: print(run.command_name))),
 ]

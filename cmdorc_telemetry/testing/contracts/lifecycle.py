@@ -9,6 +9,7 @@ from typing import Any
 from ...lifecycle import Chain, CompletedRun, Session, Trigger
 from ...plugins import SLOW_CALLS, SLOW_SECONDS, PluginHost, TimedListener
 from ...telemetry import HOOKS, Telemetry
+from ...types import Anomaly
 from ..attempts import printed
 from ..orchestrators import run
 from .plugin import PluginContract
@@ -27,6 +28,11 @@ _RECORDS: Mapping[str, tuple[Any, ...]] = {
     ),
     "cmdorc_shutdown": (Session(id="s", started_at=0.0, uptime=1.0),),
 }  # fmt: skip
+_ANOMALIES = (
+    Anomaly(detector="d", event="e", metric="count", kind="below", value=0, threshold=0, sample_count=0),
+    Anomaly(detector="d", event="command_completed", metric="p95(duration_ms)", kind="above", value=1e12, threshold=9.5,
+            sample_count=20, group="Übung\n🎉", group_by="command_name", message="it is slow"),
+)  # fmt: skip
 
 
 class LifecycleContract(PluginContract):
@@ -71,12 +77,14 @@ class LifecycleContract(PluginContract):
         assert before is None or (self.heard() or 0) - before == 2
 
     def test_it_takes_whatever_a_program_may_do(self) -> None:
-        """Runs that were abandoned, names of any kind, chains that failed."""
+        """Runs that were abandoned, names of any kind, chains that failed, alerts of detectors that say little."""
         host = self.configured()
         for hook, records in _RECORDS.items():
             for listener in host.listeners(hook):
                 for record in records:
                     listener(record)
+        for anomaly in _ANOMALIES:
+            host.announce(anomaly)
         assert host.failures == {}
 
     def test_it_holds_nobody_up(self) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -24,12 +24,12 @@ from ...destinations import make_reporter
 from ...errors import DeliveryError
 from ...plugins import PluginHost
 from ...reporter import TelemetryReporter
-from ...spec import CORE, load_spec
+from ...spec import CORE, keep_policy, load_spec
 from ...types import Batch, BatchResult
 from ..attempts import attempts, logged, printed
 from ..machine import DESTINATION
 from ..samples import INSTALL_ID, Samples
-from .plugin import PluginContract, shown_secrets, strangers
+from .plugin import SECRETS, PluginContract, shown_secrets, strangers
 
 T = TypeVar("T")
 Script = Callable[[TelemetryReporter], Awaitable[T]]
@@ -173,11 +173,12 @@ class ReporterContract(PluginContract):
         assert self.holds(batch), "when it was whole again, not every event arrived once"
 
     def test_what_it_says_of_a_failure_names_no_values(self) -> None:
-        """Errors are stored and shown, and logs are read by others: nothing of an event is in them."""
+        """Errors are stored and shown, and logs are read by others: nothing of an event is in them, and no secret."""
         batch = self.batch()
         values = {
             str(value) for event in batch.events for value in (event.event_id, event.payload["anonymous_install_id"])
         }
+        values |= {str(value) for name, value in self.settings().items() if any(word in name for word in SECRETS)}
         said = []
         with self.broken(), logged() as lines:
             try:
@@ -253,25 +254,42 @@ class ReporterContract(PluginContract):
             self.send(self.batch())
         assert words.getvalue() == ""
 
+    # -- the promises: what comes back -------------------------------------------------------------------------------
+
+    def test_what_its_receiver_wants_less_of_can_be_kept(self) -> None:
+        """``fetch_policy`` gives a mapping that can be written as JSON; or None, also where nothing is new since."""
+
+        def asking(etag: str | None) -> Mapping[str, Any] | None:
+            return self.use(lambda reporter: reporter.fetch_policy(etag))
+
+        policy = asking(None)
+        assert policy is None or isinstance(policy, Mapping), f"it gives a {type(policy).__name__}"
+        if policy is not None:
+            assert msgspec.json.decode(keep_policy(policy)), "nothing of it can be kept"
+            assert not policy.get("etag") or asking(policy["etag"]) is None, "the same comes again"
+        with self.broken(), suppress(Exception):
+            policy = asking(None)
+            assert policy is None or isinstance(policy, Mapping)
+        assert list(self.received()) == []
+
     # -- the promises: its end ----------------------------------------------------------------------------------------
 
     def test_when_it_is_closed_nothing_goes_on(self) -> None:
-        """No task and no thread that would hold up the end of the program."""
-
-        async def work(reporter: TelemetryReporter) -> None:
-            await reporter.report_batch(self.batch())
+        """No task and no thread, not even one that would hold up no program: nothing is sent after that."""
 
         async def life() -> set[str]:
             reporter = self.make()
-            await work(reporter)
+            await reporter.report_batch(self.batch())
             await asyncio.wait_for(reporter.close(), _CLOSE_SECONDS)
             await asyncio.sleep(0)
             return {str(task.get_coro()) for task in asyncio.all_tasks()} - {str(asyncio.current_task().get_coro())}  # type: ignore[union-attr]
 
         before = set(threading.enumerate())
         assert asyncio.run(life()) == set(), "tasks go on"
-        left = [thread.name for thread in set(threading.enumerate()) - before if not thread.daemon]
-        assert left == [], "threads go on"
+        left = set(threading.enumerate()) - before
+        for thread in left:
+            thread.join(_CLOSE_SECONDS)
+        assert [thread.name for thread in left if thread.is_alive()] == [], "threads go on"
 
     def test_what_it_says_it_erased_is_gone(self) -> None:
         """``erase`` gives True for that, and False or an error for anything else."""
