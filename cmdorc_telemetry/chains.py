@@ -30,11 +30,9 @@ _OVER = object()
 class Chains:
     """The chains of one orchestrator that are under way."""
 
-    def __init__(
-        self, fire: Callable[[str, Struct], None], session_id: str, leads: Callable[[str], bool], epoch: float
-    ) -> None:  # fmt: skip
-        """``leads`` tells whether an event would start anything; ``epoch`` is when the monotonic clock was at 0."""
-        self.fire, self.session_id, self.leads, self.epoch = fire, session_id, leads, epoch
+    def __init__(self, fire: Callable[[str, Struct], None], session_id: str, leads: Callable[[str], bool]) -> None:
+        """``leads`` tells whether an event would start anything."""
+        self.fire, self.session_id, self.leads = fire, session_id, leads
         self.under_way: set[Course] = set()
         self.closed = False
 
@@ -115,11 +113,14 @@ class Course:
     to be told of by cmdorc."""
 
     __slots__ = ("_began", "_cancelled", "_causes", "_cut", "_early", "_failed", "_id", "_runs", "_trigger", "_unheard",
-                 "chains", "ended", "open")  # fmt: skip
+                 "chains", "ended", "epoch", "open")  # fmt: skip
 
     def __init__(self, chains: Chains, trigger: str) -> None:
         self.chains, self._trigger = chains, trigger
         self._began = clock.monotonic()
+        self.epoch = clock.wall() - self._began
+        """When the monotonic clock was at 0: what its runs are told apart by, whatever is done to the other one. Not the
+        session's, for the monotonic one stands still while a machine sleeps."""
         self._id = ""
         self._runs = self._failed = self._cancelled = self.open = 0
         self._cut = self.ended = False
@@ -136,7 +137,7 @@ class Course:
             id=self._id,
             trigger=self._trigger,
             outcome=outcome,
-            started_at=self.chains.epoch + self._began,
+            started_at=self.epoch + self._began,
             duration=clock.monotonic() - self._began,
             runs=self._runs,
             failed=self._failed,
@@ -145,7 +146,10 @@ class Course:
         )
 
     def causes(self, command: str, cause: int | None) -> tuple[int, ...]:
-        """The runs that led to ``command`` so far, one an event that starts it, ``cause`` first."""
+        """The runs that led to ``command`` so far, one an event that starts it, ``cause`` first. None where there is no
+        ``cause``: what the chain's own trigger starts needs nothing that came before."""
+        if cause is None:
+            return ()
         found = dict.fromkeys(self._causes.get(command, {}).values())
         return tuple(sorted(found, key=lambda index: index != cause))
 

@@ -74,6 +74,11 @@ class Consent(NamedTuple):
         """The fields of ``spec`` that nobody had agreed to under ``generation``: its events go without them."""
         return frozenset(self.later_fields.get(generation, {}).get(spec, ()))
 
+    def asks(self, destination: str, identity: str) -> bool:
+        """Whether a destination that was agreed to leads elsewhere, and has no answer yet: a slip can be put right."""
+        agreed = self.destinations.get(destination, identity)
+        return identity not in (agreed, self.declined.get(destination))
+
     def reaches(self, generation: str, destination: str) -> bool:
         """Whether what was recorded under ``generation`` may go to a destination that was agreed to since."""
         return destination not in self.later_destinations.get(generation, ())

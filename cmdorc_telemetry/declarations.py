@@ -14,7 +14,8 @@ from .config import DestinationConfig, TelemetryLevel
 from .consent import Grant, shown
 
 if TYPE_CHECKING:
-    from .spec import TelemetrySpec
+    from .situation import Situation
+    from .spec import TelemetryRegistry, TelemetrySpec
     from .spec.compare import Change
 
 DEBUG_DAYS = timedelta(days=30)
@@ -68,6 +69,24 @@ def new_grant(spec: TelemetrySpec, share: TelemetryLevel, now: datetime) -> Gran
     """A yes, now, to what ``spec`` declares at ``share``. OFF: to recording on this machine only."""
     expires = now + DEBUG_DAYS if share is TelemetryLevel.DEBUG else None
     return Grant(True, share, clock.iso(now.timestamp()), declarations(spec, share), debug_expires=expires)
+
+
+def covered(situation: Situation, registry: TelemetryRegistry, spec: TelemetrySpec) -> bool:
+    """Whether the events of ``spec`` may be written down here: by a decision on it alone, since each has its own.
+
+    An operator's variable covers, beside the application's own, what shares nothing with anybody: a spec of which every
+    property is private, as some plugins bring. What a project or a program adds is theirs, and nobody's decision.
+    """
+    if situation.policy(spec=spec.meta.name).record:
+        return True
+    policy = situation.policy()
+    brought = policy.decided_by == "operator" and registry.is_configured(spec)
+    return brought and policy.record and not declares_shared(spec)
+
+
+def declares_shared(spec: TelemetrySpec) -> bool:
+    """Whether ``spec`` declares any property that might be shared, beside what every event has."""
+    return bool(spec.declared(lambda prop: prop.audience == "shared"))
 
 
 def identities(destinations: Collection[DestinationConfig]) -> dict[str, str]:

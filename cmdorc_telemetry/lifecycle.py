@@ -49,7 +49,7 @@ class Chain(Struct, frozen=True, kw_only=True):
     outcome: ChainOutcome | None = None
     """None until it is over; ``cancelled`` also where the orchestrator was shut down before its end."""
     started_at: float = 0.0
-    """When its trigger was called: seconds since the epoch, UTC, as the session's clock has it."""
+    """When its trigger was called: seconds since the epoch, UTC."""
     duration: float = 0.0
     """Seconds since its trigger, monotonic."""
     runs: int = 0
@@ -69,7 +69,8 @@ class CompletedRun(Struct, frozen=True, kw_only=True):
     """cmdorc's own value, the last one where a cancel finalised twice."""
     final: bool = True
     started_at: float | None = None
-    """Seconds since the epoch, UTC, as the session's clock has it; None for a run that never started."""
+    """Seconds since the epoch, UTC; in a chain they fit its begin and all durations, whatever was done to the clock
+    meanwhile. None for a run that never started."""
     duration: float = 0.0
     """Seconds from running to final, monotonic; 0 for a run that never started."""
     manual: bool = True
@@ -91,8 +92,7 @@ class CompletedRun(Struct, frozen=True, kw_only=True):
     """Its number among the runs of its chain, in the order of their starts, from 0."""
     chain_causes: tuple[int, ...] = ()
     """The runs of its chain, by their numbers, that led to it: first the one whose event started it, then those whose
-    other events had started the same command before. Empty where the chain's own trigger started it, and nothing
-    before."""
+    other events had started the same command before. Empty where the chain's own trigger started it."""
 
     @classmethod
     def from_result(cls, result: Any) -> CompletedRun:

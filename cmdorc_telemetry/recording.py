@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from . import journal
 from .capture import Capture, Hasher, SessionStatistics, machine_fields
 from .config import TelemetryLevel
+from .declarations import covered
 from .identity import ensure_identity
 from .situation import Situation
 from .spec import TelemetryRegistry
@@ -46,8 +47,7 @@ class Recordings:
         """The identity is read after the decision: one that was given up was so before the decision was renewed."""
         home, policy, user = situation.home, situation.policy(), situation.user
         identity = ensure_identity(home)
-        # Another application's spec has a consent of its own.
-        agreed = [spec for spec in self._registry if situation.policy(spec=spec.meta.name).record]
+        agreed = [spec for spec in self._registry if covered(situation, self._registry, spec)]
         return Recording(
             policy.generation,
             Capture(agreed, {**situation.application.base, **machine_fields(),

@@ -81,9 +81,7 @@ class Watch:
         self.fire, self.find, self._describe = fire, find, describe
         self.session_id = str(uuid.uuid4())
         self.started_at, self._began = clock.wall(), clock.monotonic()
-        self.epoch = self.started_at - self._began
-        """When the monotonic clock was at 0: what runs and chains are told apart by, whatever is done to the other."""
-        self.chains = Chains(fire, self.session_id, leads, self.epoch) if leads is not None else None
+        self.chains = Chains(fire, self.session_id, leads) if leads is not None else None
         self.runs: dict[str, Run] = {}
         self.live = 0
         self.stopping = False
@@ -240,9 +238,10 @@ class Run:
         if self.ended is None:
             self.ended, self.concurrent = clock.monotonic(), watch.live
         course = self.course
+        epoch = course.epoch if course is not None else clock.wall() - clock.monotonic()
         run = structs.replace(
             CompletedRun.from_result(result),
-            started_at=watch.epoch + self.began if self.began is not None else None,
+            started_at=epoch + self.began if self.began is not None else None,
             duration=self.ended - self.began if self.began is not None else 0.0,
             concurrent_runs=self.concurrent,
             session_id=watch.session_id,

@@ -122,9 +122,11 @@ class Workflows:
     def cmdorc_completed(self, run: CompletedRun) -> None:
         """Record that one of its steps ended."""
         if run.chain is not None:
-            started_ms = None if run.started_at is None else round(run.started_at * 1000)
+            # One that never started ends now, as the chain has it.
+            started = run.started_at if run.started_at is not None else run.chain.started_at + run.chain.duration
             self._tell("step", run.chain, {**_told(run), "step": run.command_name, "index": run.chain_index,
-                                           "causes": list(run.chain_causes), "started_ms": started_ms})  # fmt: skip
+                                           "causes": list(run.chain_causes),
+                                           "started_ms": round(started * 1000)})  # fmt: skip
 
     def _tell(self, which: str, chain: Chain, told: Mapping[str, Any]) -> None:
         now = self._recorder.recording

@@ -22,6 +22,7 @@ from cmdorc import (
     TriggerCycleError,
 )
 
+from cmdorc_telemetry import clock
 from cmdorc_telemetry.chains import Call, Course
 from cmdorc_telemetry.instrumentation import observe
 from cmdorc_telemetry.lifecycle import Chain, CompletedRun, Trigger
@@ -162,6 +163,44 @@ async def test_which_runs_led_to_which() -> None:
     (a,), (b,), (c,), (d, again), (e,), (f,) = index.values()
     assert causes == {a: (), b: (a,), c: (a,), d: (b,), again: (c, b), e: (d,), f: (a,)}
     assert all(run.started_at is not None and before - 1 <= run.started_at <= time.time() + 1 for run in watched.runs)
+    await watched.shutdown()
+
+
+async def test_what_the_chains_own_trigger_starts_was_led_to_by_nothing() -> None:
+    watched = Watched(command("A", "go"), command("B", "command_started:A", "again", max_concurrent=0))
+
+    async def again(handle: Any, context: Any) -> None:
+        await until(lambda: any(run.command_name == "B" for run in watched.runs))
+        await watched.trigger("again", context)
+
+    watched.orchestrator.on_event("go", again)
+    await watched.trigger("go")
+    await watched.over()
+    told = sorted((run.chain_index, run.trigger_event, run.chain_causes) for run in watched.runs)
+    assert told == [(0, "go", ()), (1, "command_started:A", (0,)), (2, "again", ())]
+    await watched.shutdown()
+
+
+async def test_a_chain_has_the_time_at_which_it_began_whatever_is_done_to_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched(command("A", "go"), command("B", "command_success:A"))
+    hours = [0]
+    monkeypatch.setattr(clock, "wall", lambda: time.time() + hours[0] * 3600)
+    for jump in (8, -3):  # as a machine that slept, in which the monotonic clock stood still; and as one set back
+        hours[0] = jump
+        before = clock.wall()
+        watched.records.clear()
+        await watched.trigger("go")
+        hours[0] += 1
+        await watched.over()
+        assert {round((run.started_at or 0) - before) for run in watched.runs} == {0}, "within a chain no clock moves"
+        assert round(watched.chains[-1].started_at - before) == 0
+        await watched.orchestrator.run_command("A")
+        await until(lambda: any(run.manual for run in watched.runs))
+        (alone,) = (run for run in watched.runs if run.manual)
+        assert round((alone.started_at or 0) - clock.wall()) == 0
+        await watched.over(2)
     await watched.shutdown()
 
 

@@ -22,7 +22,7 @@ ROWS = {
 PROMISES = (
     "Nothing turns it on but a yes, or an operator's variable where nobody decided",
     "Off, it opens no file but to see that it is off, no socket, and starts no thread",
-    "An operator gets no DEBUG, and cmdorc's own events alone",
+    "An operator gets no DEBUG, and shares cmdorc's own events alone",
     "A person's no is final",
     "What is in force is the least of all that was said",
     "`DO_NOT_TRACK` beats everything",

@@ -183,6 +183,14 @@ shared = { type = "count" }
         }  # fmt: skip
         assert all(before <= step["began"] <= time.time() * 1000 for step in steps.values())
         assert not any("shared" in step for step in steps.values())
+        nowhere = [cmdorc.CommandConfig(name="Build", command="true", triggers=["release"], cwd=tmp_path / "nowhere")]
+        before = time.time() * 1000 - 1
+        orchestrator = machine.orchestrator(nowhere, tmp_path)
+        await orchestrator.trigger("release")
+        await quiet(orchestrator)
+        *_, unstarted = machine.sandbox.recorded("acme.release_step_ended")
+        assert unstarted["outcome"] == "failure"
+        assert before <= unstarted["began"] <= time.time() * 1000, "what never started began when it ended"
     finally:
         machine.sandbox.stop()
 
