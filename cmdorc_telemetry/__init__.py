@@ -5,8 +5,7 @@ Names are loaded when first used, so that importing the package costs nothing wh
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # typing takes longer than what `exec` does before it becomes the program
 
 __version__ = "0.1.0"
 
@@ -62,6 +61,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .application import Application
     from .argument import TelemetryConfig, load_telemetry_config
     from .capture.payloads import TelemetryPayloadBuilder
@@ -81,6 +82,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
     globals()[name] = value
     return value

@@ -6,11 +6,10 @@ Those of another application, which has no command line of its own: ``--applicat
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING
 
 from . import programs
 
+TYPE_CHECKING = False  # typing takes longer than what `exec` does before it becomes the program
 if TYPE_CHECKING:
     from .application import Application
 
@@ -42,6 +41,8 @@ def main() -> None:
 
 def _found(where: str) -> Application:
     """The application of that name. Raises UsageError."""
+    from importlib import import_module
+
     import click
 
     from .application import Application

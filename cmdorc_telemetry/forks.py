@@ -1,4 +1,5 @@
-"""What a forked child must not do in its parent's name: one hook for all who have something to forget.
+"""What a forked child must not do in its parent's name: one hook for all who have something to forget. And what a
+thread of ours is in a process that is somebody else's.
 
 cmdorc forks for every command: the hook takes no lock and waits for nobody, and a program that made and dropped many
 journals pays for those that live.
@@ -47,13 +48,35 @@ def tied() -> bool:
 
 @contextmanager
 def own_thread() -> Iterator[None]:
-    """To be entered by a thread of ours that may import something, or open a database, for as long as it does."""
+    """To be entered by a thread of ours that may import something, or open a database, for as long as it does.
+
+    It takes no signals, nor does any thread that it starts: a program that blocks one, to wait for it or to have its
+    peace, would be hit by it all the same.
+    """
     ident = threading.get_ident()
     _threads.add(ident)
     try:
-        yield
+        with signals(blocked=True):
+            yield
     finally:
         _threads.discard(ident)
+
+
+@contextmanager
+def signals(*, blocked: bool) -> Iterator[None]:
+    """Have signals blocked on this thread, or not: processes that it starts are born like that. But for faults."""
+    import signal
+
+    mask = getattr(signal, "pthread_sigmask", None)
+    if mask is None:  # pragma: no cover - Windows only
+        yield
+        return
+    faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+    before = mask(signal.SIG_SETMASK, signal.valid_signals() - faults if blocked else ())
+    try:
+        yield
+    finally:
+        mask(signal.SIG_SETMASK, before)
 
 
 def _forget() -> None:

@@ -2,7 +2,8 @@
 
 Owns the reading of launchers, to know which Python runs a program: ``#!`` lines, pip's and uv's scripts for long paths,
 the options of Python itself. That Python is asked what it has where it is another one than ours. While telemetry is
-off, none of this is done, and nothing imported for it: people wait for their program.
+off, none of this is done, and nothing imported for it: people wait for their program. Where nobody ever decided
+anything, not even what ``typing`` takes is spent.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple, NoReturn
 
 from .errors import TelemetryError
-from .wording import clean
+
+TYPE_CHECKING = False  # typing takes longer than everything else here
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 """Exit codes, those of env, nohup and timeout."""
-PRELOAD = Path(__file__).parent / "preload"
+PRELOAD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "preload")
 _HEAD_BYTES = 4096
 """Bytes of a file that tell what it is."""
 _PYTHON = r"(python|pypy)(\d+(\.\d+)*t?d?)?(\.exe)?"
@@ -28,10 +30,16 @@ _VALUED = "cmWX"
 """Options of Python that the rest of their word, or the next one, is the value of."""
 _DEAF = {"E": "ignores the environment", "I": "is isolated", "S": "does not import site"}
 """Options with which Python imports nothing of ours."""
+_EMPTYING = frozenset({"-", "-i", "--ignore-environment"})
+"""Options with which ``env`` hands on nothing of ours."""
 _ASK = """
+import sys
+sys.path[:] = filter(None, sys.path)  # what is installed, not what lies in this directory
 import importlib.util, os
-spec = importlib.util.find_spec("cmdorc_telemetry")
+spec, pip = map(importlib.util.find_spec, ("cmdorc_telemetry", "pip"))
+print()  # whatever was printed before
 print(os.path.dirname(spec.origin) if spec and spec.origin else "")
+print("pip" if pip else "")
 """
 _ASK_SECONDS = 20.0
 
@@ -50,6 +58,8 @@ def run(words: Sequence[str]) -> NoReturn:
 
 def _wanted() -> bool:
     """Whether anything would hear of what the program does."""
+    if _untouched(os.environ):
+        return False
     from .situation import Situation
 
     try:
@@ -63,8 +73,26 @@ def _wanted() -> bool:
     return policy.record or bool(situation.user.plugins)
 
 
+def _untouched(environ: Mapping[str, str]) -> bool:
+    """Whether nobody ever decided or configured anything: there is no home, and no variable of ours."""
+    if any(name.startswith("CMDORC_") for name in environ):
+        return False
+    try:
+        os.lstat(os.path.expanduser("~/.cmdorc"))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # it is there, but cannot be looked at
+        return False
+    return False
+
+
 def _say(text: str) -> None:
-    sys.stderr.write(f"{clean(text)}\n")
+    from .wording import clean
+
+    try:
+        sys.stderr.write(f"{clean(text)}\n")
+    except (AttributeError, OSError):  # closed, or full
+        return
 
 
 class ProgramError(TelemetryError):
@@ -75,11 +103,11 @@ class ProgramError(TelemetryError):
         self.code = code
 
 
-class Program(NamedTuple):
+class Program:
     """A file that can be started, and the words that it is started with."""
 
-    path: str
-    words: tuple[str, ...]
+    def __init__(self, path: str, words: Sequence[str]) -> None:
+        self.path, self.words = path, words
 
     def injected(self, environ: Mapping[str, str]) -> dict[str, str]:
         """The variables with which it instruments what it makes. Raises ProgramError where it would not."""
@@ -87,21 +115,22 @@ class Program(NamedTuple):
         deaf = next((sign for sign in options if sign in _DEAF), None)
         if deaf is not None:
             raise ProgramError(f"{self.words[0]} cannot be instrumented: its Python {_DEAF[deaf]} (-{deaf})")
-        folder = str(PRELOAD if _is_ours(interpreter) else _asked(interpreter, environ))
-        paths = [folder, environ["PYTHONPATH"]] if environ.get("PYTHONPATH") else [folder]
+        folder = PRELOAD if _is_ours(interpreter) else _asked(interpreter, environ)
+        paths = [folder]
+        if "PYTHONPATH" in environ:
+            paths.append(environ["PYTHONPATH"] or folder)  # twice: it was there, and empty
         return {**environ, "PYTHONPATH": os.pathsep.join(paths)}
 
     def become(self, environ: Mapping[str, str]) -> NoReturn:
         """Take the place of this process. Raises ProgramError."""
-        for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them, and what it starts would, too
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_DFL)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        ignored = {signal.Signals.__members__.get(name) for name in ("SIGPIPE", "SIGXFSZ")}
+        for each in filter(None, ignored):  # by Python, and what it starts would ignore them, too
+            signal.signal(each, signal.SIG_DFL)
         try:
-            os.execve(self.path, self.words, environ)  # noqa: S606 - what the user typed
+            os.execve(self.path, [*self.words], environ)  # noqa: S606 - what the user typed
         except OSError as fault:
-            raise ProgramError(f"{self.path}: {fault.strerror}", NOT_EXECUTABLE) from None
+            lost = isinstance(fault, FileNotFoundError)  # what its first line names is not there
+            raise ProgramError(f"{self.path}: {fault.strerror}", NOT_FOUND if lost else NOT_EXECUTABLE) from None
 
 
 def find(words: Sequence[str], environ: Mapping[str, str]) -> Program:
@@ -109,9 +138,9 @@ def find(words: Sequence[str], environ: Mapping[str, str]) -> Program:
     name = words[0]
     found = _which(name, environ)
     if found and not (found.endswith(".py") and _head(found) != b"#!"):
-        return Program(found, tuple(words))
+        return Program(found, words)
     if name.endswith(".py") and os.path.isfile(name):
-        return Program(sys.executable, (sys.executable, *words))
+        return Program(sys.executable, [sys.executable, *words])
     if os.path.dirname(name) and os.path.exists(name):
         raise ProgramError(f"{name}: {os.strerror(errno.EACCES)}", NOT_EXECUTABLE)
     raise ProgramError(f"{name}: no such program", NOT_FOUND)
@@ -130,16 +159,14 @@ def _interpreter(program: Program, environ: Mapping[str, str]) -> tuple[str, str
     """The Python that runs ``program``, and the letters of its options. Raises ProgramError."""
     if _is_python(program.path):
         return program.path, _letters(program.words[1:])
-    from shlex import split
-
     first, _, rest = _head(program.path, _HEAD_BYTES).partition(b"\n")
     if first[:2] != b"#!":
         raise ProgramError(f"{program.words[0]} is no Python program, so nothing in it can be instrumented")
-    runs, *options = split(os.fsdecode(first[2:])) or [""]
+    runs, *options = os.fsdecode(first[2:]).split(maxsplit=1) or [""]  # as the kernel does
     if os.path.basename(runs) == "env":
-        runs, *options = _behind_env(options)
+        runs, *options = _behind_env(program, options)
     elif packed := _packed(os.fsdecode(rest.partition(b"\n")[0]), program.path):
-        runs, options = packed, []
+        runs, *options = packed
     if not _is_python(runs):
         raise ProgramError(
             f"{program.words[0]} is a script for {os.path.basename(runs) or 'nobody'}, no Python program: name the "
@@ -166,30 +193,42 @@ def _is_python(path: str) -> bool:
     return re.fullmatch(_PYTHON, os.path.basename(path)) is not None
 
 
-def _behind_env(words: Sequence[str]) -> list[str]:
-    """The program that ``env`` starts, and its options."""
+def _split(text: str) -> list[str]:
+    """The words of a line, as a shell has them; none where a quote never ends."""
     from shlex import split
 
-    apart = [word for each in words for word in split(each.removeprefix("-S").removeprefix("--split-string="))]
-    while apart and (apart[0].startswith("-") or "=" in apart[0]):
-        apart.pop(0)
-    return apart or [""]
+    try:
+        return split(text)
+    except ValueError:
+        return []
 
 
-def _packed(line: str, path: str) -> str:
-    """The Python of a script for ``sh`` that Python reads as a string: pip, and uv, make one where a path is long.
+def _behind_env(program: Program, options: Sequence[str]) -> list[str]:
+    """The program that ``env`` starts, and its options. Raises ProgramError."""
+    words = [word for each in options for word in _split(each.removeprefix("-S").removeprefix("--split-string="))]
+    while words and (words[0].startswith("-") or "=" in words[0]):
+        word = words.pop(0)
+        if word in _EMPTYING:
+            raise ProgramError(f"{program.words[0]} cannot be instrumented: its first line empties the environment")
+        if word in ("-u", "-C"):
+            del words[:1]
+    return words or [""]
+
+
+def _packed(line: str, path: str) -> list[str]:
+    """The Python, and its options, of a script for ``sh`` that it reads as a string: pip, and uv, make one where a path
+    is long.
 
     Empty for any other script.
     """
     import re
-    from shlex import split
 
     if not line.startswith("'''exec' "):
-        return ""
+        return []
     beside = re.search(r"""\$0"\)"\)"/'?([\w.]+)'?""", line)  # a script of uv's that can be moved
     if beside is not None:
-        return os.path.join(os.path.dirname(os.path.realpath(path)), beside[1])
-    return split(line.removeprefix("'''exec' "))[0]
+        return [os.path.join(os.path.dirname(os.path.realpath(path)), beside[1])]
+    return _split(line.removeprefix("'''exec' "))
 
 
 def _letters(words: Sequence[str]) -> str:
@@ -224,7 +263,7 @@ def _is_ours(interpreter: str) -> bool:
         return False
 
 
-def _asked(interpreter: str, environ: Mapping[str, str]) -> Path:
+def _asked(interpreter: str, environ: Mapping[str, str]) -> str:
     """What another Python has to inject. Raises ProgramError where it has nothing."""
     import subprocess
 
@@ -235,14 +274,19 @@ def _asked(interpreter: str, environ: Mapping[str, str]) -> Path:
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as fault:
         raise ProgramError(f"{interpreter} cannot be asked what it has: {fault}") from None
-    package = said.stdout.strip()
+    package, pip = ["", "", *said.stdout.splitlines()][-2:]
+    from shlex import quote
+
+    python = quote(interpreter)  # an environment that uv made has no pip
+    install = f"{python} -m pip install" if pip else f"uv pip install --python {python}"
     if not package:
         raise ProgramError(
-            f"{interpreter} has no cmdorc_telemetry; install it there: "
-            f"{interpreter} -m pip install 'cmdorc-telemetry[cmdorc]'"
+            f"{interpreter} has no cmdorc_telemetry; install it there: {install} 'cmdorc-telemetry[cmdorc]'"
         )
-    folder = Path(package, PRELOAD.name)
-    if not folder.is_dir():
-        raise ProgramError(f"the cmdorc_telemetry of {interpreter} is too old for this; upgrade it: "
-                           f"{interpreter} -m pip install --upgrade cmdorc-telemetry")  # fmt: skip
+    folder = os.path.join(package, os.path.basename(PRELOAD))
+    if not os.path.isdir(folder):
+        raise ProgramError(
+            f"the cmdorc_telemetry of {interpreter} is too old for this; upgrade it: {install} --upgrade "
+            "cmdorc-telemetry"
+        )
     return folder

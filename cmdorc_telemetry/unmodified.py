@@ -1,8 +1,8 @@
 """Instruments every orchestrator of a program that knows nothing of telemetry: what ``exec`` does inside of it.
 
-``preload/sitecustomize.py`` calls ``prepare`` as soon as the program has imported cmdorc, before any of its classes is
-used, however it was imported. Only classes are touched here that make something new: what is wrapped of an orchestrator
-is up to ``instrumentation``.
+``preload/sitecustomize.py`` calls ``prepare`` as soon as a module of cmdorc is loaded in which something is to be
+followed, before anybody uses it, however it was imported, and again when it is reloaded. Only classes are touched here
+that make something new: what is wrapped of an orchestrator is up to ``instrumentation``.
 
 Such a program gives no configuration, so the project's file is the one that cmdorc loaded. Often it shuts nothing down
 either: orchestrators that it drops end with the next one that it makes, all others with the process.
@@ -18,9 +18,8 @@ import os
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from . import clock
@@ -37,14 +36,31 @@ if TYPE_CHECKING:
 _log = logging.getLogger("cmdorc_telemetry")
 
 
-def prepare(cmdorc: ModuleType) -> None:
-    """Have every orchestrator that this process makes from now on instrumented when it is made."""
-    _log.addHandler(logging.NullHandler())  # or Python would print warnings: the terminal is the program's
+def prepare(module: Any) -> None:
+    """Have every orchestrator that is made of ``module`` from now on instrumented when it is made.
+
+    What ``module`` loads configurations with is remembered. It is ``cmdorc.command_orchestrator``, or
+    ``cmdorc.load_config``.
+    """
+    program = _program()
+    if hasattr(module, "CommandOrchestrator"):
+        program.follow(module.CommandOrchestrator)
+    if hasattr(module, "load_configs"):
+        load = module.load_configs
+        module.load_configs = program.remembering(load)
+        package: Any = sys.modules.get("cmdorc")
+        if getattr(package, "load_configs", None) is load:  # it was imported before anybody could wait for it
+            package.load_configs = module.load_configs
+
+
+@functools.cache
+def _program() -> Program:
+    """The program that runs here."""
+    _log.addHandler(logging.NullHandler())  # or Python would print warnings: the terminal is the program's,
+    _log.propagate = False  # and so are its handlers
     program = Program()
-    loading: Any = sys.modules["cmdorc.load_config"]  # cmdorc.load_config is the function
-    cmdorc.load_configs = loading.load_configs = program.remembering(loading.load_configs)  # type: ignore[attr-defined]
-    program.follow(cmdorc.CommandOrchestrator)
     atexit.register(program.end)
+    return program
 
 
 class Program:
@@ -57,6 +73,8 @@ class Program:
         """All of these files."""
         self._making: dict[int, object] = {}
         """The configurations of the orchestrators that are being made, by the identity of these."""
+        self._wrappers: weakref.WeakSet[Callable[..., None]] = weakref.WeakSet()
+        """The ``__init__`` that were made here."""
         self._open: dict[int, Unasked] = {}
         self._dropped: deque[int] = deque()
         """Of ``_open``: orchestrators that are gone. Filled by the garbage collector, which does nothing else."""
@@ -67,9 +85,11 @@ class Program:
         """cmdorc's ``load_configs``; what it was asked to load is remembered."""
 
         @functools.wraps(load)
-        def load_configs(*args: Any, **kwargs: Any) -> Any:
-            made = load(*args, **kwargs)
-            files = list(_files(args[0] if args else kwargs.get("paths", ())))
+        def load_configs(paths: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(paths, Iterator):  # to be had once
+                paths = list(paths)
+            made = load(paths, *args, **kwargs)
+            files = list(_files(paths))
             forget = functools.partial(self._forget, id(made))
             self._loaded[id(made)] = weakref.ref(made, forget), files
             self._files.update(dict.fromkeys(files))
@@ -102,7 +122,7 @@ class Program:
 
         def __init_subclass__(cls: Any, **options: Any) -> None:  # noqa: N807
             super(class_, cls).__init_subclass__(**options)
-            if "__init__" in vars(cls):
+            if cls.__init__ not in program._wrappers:  # its own, or that of a class beside
                 cls.__init__ = program._making_of(cls.__init__)
 
         class_.__init_subclass__ = classmethod(cast(Any, __init_subclass__))
@@ -123,19 +143,20 @@ class Program:
             if outermost:
                 self._made(orchestrator, runner_config)
 
+        self._wrappers.add(__init__)
         return __init__
 
     def _made(self, orchestrator: Any, runner_config: object) -> None:
         """An orchestrator is complete. Whatever goes wrong here is kept from the program."""
+        self._sweep()
         try:
-            self._sweep()
             telemetry = self._attach(orchestrator, runner_config)
         except Exception as fault:
             _log.warning("an orchestrator goes without telemetry: %s", told(fault))
             return
         if telemetry is not None:
             self._open[id(telemetry)] = telemetry
-            weakref.finalize(orchestrator, self._dropped.append, id(telemetry)).atexit = False
+            weakref.finalize(orchestrator, self._dropped.append, id(telemetry))
 
     def _attach(self, orchestrator: Any, runner_config: object) -> Unasked | None:
         from .instrumentation import THIS, TelemetryOrchestrator, attach, attached
@@ -156,14 +177,23 @@ class Program:
 
     def _sweep(self) -> None:
         """End what belongs to orchestrators that are gone."""
-        while self._dropped:
-            self._open.pop(self._dropped.popleft()).end()
+        while True:
+            try:
+                key = self._dropped.popleft()
+            except IndexError:  # and another thread may be at it
+                return
+            self._end_of(key)
 
     def end(self) -> None:
         """The process ends."""
+        for key in list(self._open):
+            self._end_of(key)
+
+    def _end_of(self, key: int) -> None:
+        telemetry = self._open.pop(key, None)
         try:
-            while self._open:
-                self._open.popitem()[1].end()
+            if telemetry is not None:
+                telemetry.end()
         except Exception as fault:
             _log.warning("an orchestrator's end goes without telemetry: %s", told(fault))
 
@@ -211,7 +241,8 @@ class Unasked(Telemetry):
     def settle(
         self, config: TelemetryConfig | None, plugins: Sequence[object], reporters: Sequence[TelemetryReporter]
     ) -> None:  # fmt: skip
-        """The program asks for telemetry itself now: what it says holds from here on."""
+        """The program asks for telemetry itself now: what it says holds from here on, and warnings are for it."""
+        _log.propagate = True
         if config is None and not plugins and not reporters:
             return
         from .instrumentation import THIS

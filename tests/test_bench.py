@@ -70,9 +70,12 @@ def test_track_is_measured_beside_libraries_that_only_check(tmp_path: Path) -> N
     assert len([line for line in lines if line.startswith("| track_now, lenient | ")]) == 4
 
 
-def test_the_start_is_measured_with_plugins_that_are_enabled(tmp_path: Path) -> None:
+def test_the_start_is_measured_with_plugins_that_are_enabled_and_by_exec(tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
-    figures = ["start_0_plugins", "start_1_plugin", "start_10_plugins"]
+    figures = [
+        *("start_0_plugins", "start_1_plugin", "start_10_plugins", "start_0_cpu", "start_1_cpu", "start_10_cpu"),
+        *("start_1_ratio", "start_10_ratio", "exec_undecided", "exec_off", "exec_on"),
+    ]
     command = [
         sys.executable,
         str(BENCH / "run.py"),
@@ -88,7 +91,8 @@ def test_the_start_is_measured_with_plugins_that_are_enabled(tmp_path: Path) -> 
     assert "not measured" not in done.stdout, done.stdout
     records = json.loads(output.read_text(encoding="utf-8"))
     assert [record["figure"] for record in records] == figures
-    assert all(math.isfinite(record["value"]) and record["unit"] == "ms" for record in records)
+    assert all(math.isfinite(record["value"]) for record in records)
+    assert [record["unit"] for record in records] == ["x" if "ratio" in figure else "ms" for figure in figures]
 
 
 def load() -> Any:

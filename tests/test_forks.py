@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import cast
 
 import pytest
 
-from cmdorc_telemetry import Telemetry, forks, recorder
+from cmdorc_telemetry import Telemetry, forks, hookimpl, recorder
 from cmdorc_telemetry.journal import Journal
+from cmdorc_telemetry.plugins import PluginHost
 from cmdorc_telemetry.reporter import NoopReporter
+from cmdorc_telemetry.types import Anomaly
 
 
 def begin(home: Path, **options: object) -> Telemetry:
@@ -55,6 +59,36 @@ def test_a_thread_of_ours_is_known_as_long_as_it_is_at_work() -> None:
         fail()
     assert known == [True]
     assert threading.get_ident() not in forks._threads
+
+
+def test_a_thread_of_ours_takes_no_signals_and_leaves_faults() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        mine = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        with forks.own_thread():
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            assert {signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD} <= blocked
+            assert not {signal.SIGSEGV, signal.SIGABRT} & blocked
+            with forks.signals(blocked=False):
+                assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mine
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_what_a_plugin_starts_when_it_is_alarmed_takes_signals_as_any_process() -> None:
+    masks = []
+
+    class Bell:
+        @hookimpl
+        def telemetry_anomaly(self) -> None:
+            masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    host = PluginHost(objects=[Bell()])
+    with forks.own_thread():
+        host.announce(cast(Anomaly, None))
+    assert masks == [set()]
 
 
 def test_a_system_without_fork_needs_no_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

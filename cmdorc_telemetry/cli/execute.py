@@ -20,9 +20,10 @@ def execute(command: tuple[str, ...]) -> None:
 
     \b
     Exit code: that of the program, or
+      2    no program was named
       125  it cannot be instrumented: no Python program, or one whose Python
            lacks cmdorc-telemetry or takes nothing from the environment
       126  it cannot be started
-      127  there is no such program
+      127  there is no such program, or not what its first line names
     """
     programs.run(command)

@@ -1,9 +1,9 @@
 """What ``exec`` puts into a program: Python imports it before the program's own first line.
 
 It stands in for the environment's own ``sitecustomize``, which it hands over to. It takes every trace of itself out of
-the environment and out of ``sys.path``, so that what the program starts is as it would be without, and waits for
-``import cmdorc``. A program that never does that never imports anything of telemetry either: nothing but what Python
-has loaded by now is used here.
+the environment and out of ``sys.path``, so that what the program starts is as it would be without, and waits for those
+modules of cmdorc in which something is to be followed, however often they are loaded. A program that never imports
+them never imports anything of telemetry either: nothing but what Python has loaded by now is used here.
 """
 
 import _frozen_importlib
@@ -15,56 +15,65 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HERE = os.path.dirname(__file__)
+_AWAITED = frozenset({"cmdorc.command_orchestrator", "cmdorc.load_config"})
 
 
 def _found(name: str, path: "Any" = None, target: "Any" = None) -> "Any":
-    """Where a module is; None where it is not."""
+    """Where a module is, as everybody else sees it; None where it is not."""
     for finder in sys.meta_path:
-        spec = finder.find_spec(name, path, target)
-        if spec is not None:
+        find = getattr(finder, "find_spec", None)
+        spec = find and not isinstance(finder, _Waiting) and find(name, path, target)
+        if spec:
             return spec
     return None
 
 
 class _Waiting:
-    """A finder that finds nothing: when cmdorc is looked for, it goes, and sees to it that it is heard of."""
+    """A finder that finds what the others do, and sees to it that it is heard of when an awaited module is loaded."""
 
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
-        if name != "cmdorc":
+        if name not in _AWAITED:
             return None
-        sys.meta_path.remove(self)
         spec = _found(name, path, target)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
+        if hasattr(getattr(spec, "loader", None), "exec_module"):
             _follow(spec.loader)
         return spec
 
 
 def _follow(loader: "Any") -> None:
-    """Let ``loader``, which loads cmdorc alone, tell when it is done."""
+    """Let ``loader`` tell whether what it loads next was awaited: that of a zip loads many modules."""
     load = loader.exec_module
 
     def exec_module(module: "Any") -> None:
-        del loader.exec_module
+        vars(loader).pop("exec_module", None)
         load(module)
-        try:
-            from cmdorc_telemetry.unmodified import prepare
+        if module.__name__ in _AWAITED:
+            _tell(module)
 
-            prepare(module)
-        except Exception as fault:
-            import logging
+    try:
+        loader.exec_module = exec_module
+    except (AttributeError, TypeError):  # it takes none
+        return
 
-            logging.getLogger("cmdorc_telemetry").debug("the program goes on without telemetry: %s", fault)
 
-    loader.exec_module = exec_module
+def _tell(module: "Any") -> None:
+    """Have ``module`` prepared. The program goes on, whatever goes wrong."""
+    try:
+        from cmdorc_telemetry.unmodified import prepare
+
+        prepare(module)
+    except Exception as fault:
+        import logging
+
+        logging.getLogger("cmdorc_telemetry").debug("the program goes on without telemetry: %s", fault)
 
 
 def _vanish() -> None:
     """Leave paths and variables as they were."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if _HERE in paths:
-        paths.remove(_HERE)
-    if paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    others = [path for path in paths if path != _HERE]
+    if others or len(paths) > 1:  # twice: it was there, and empty
+        os.environ["PYTHONPATH"] = os.pathsep.join(others)
     else:
         os.environ.pop("PYTHONPATH", None)
     sys.path[:] = [path for path in sys.path if path != _HERE]
@@ -82,4 +91,6 @@ def _hand_over() -> None:
 
 _vanish()
 sys.meta_path.insert(0, _Waiting())
+for _name in _AWAITED & sys.modules.keys():  # something that Python did before had it imported
+    _tell(sys.modules[_name])
 _hand_over()

@@ -52,6 +52,10 @@ class TelemetryRegistry:
         """A registry that holds cmdorc's own spec."""
         return cls.of([CORE], "cmdorc")
 
+    def is_configured(self, spec: TelemetrySpec) -> bool:
+        """Whether whoever configures this machine brought it: it was there before the registry was sealed."""
+        return spec.meta.name in self._sealed
+
     def seal(self) -> None:
         """From now on specs may be added, but no versions of those that are there."""
         self._sealed = frozenset(spec.meta.name for spec in self)

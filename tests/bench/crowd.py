@@ -1,4 +1,7 @@
-"""Ten plugins that do next to nothing, installed as pip would, and homes of users who enabled some of them."""
+"""What a user waits for when a program starts: with telemetry, with plugins, and by ``exec``.
+
+Ten plugins that do next to nothing, installed as pip would, and homes of users who enabled some of them.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from rig import SETTLING, Rig
-from subjects import OURS
+from rig import HERE, SETTLING, Rig, Spent
 
 COUNTS = (0, 1, 10)
 _CODE = """
@@ -20,6 +22,8 @@ def cmdorc_completed(run):
     pass
 """
 _NAMES = [f"bench-{number}" for number in range(max(COUNTS))]
+_FIRST = str(HERE / "first.py")
+_EXEC = ("-m", "cmdorc_telemetry", "exec", sys.executable)
 
 
 class Crowd:
@@ -37,15 +41,32 @@ class Crowd:
             (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
             (info / "entry_points.txt").write_text(f"[cmdorc_telemetry]\n{name} = {module}\n")
 
-    def start_ms(self, count: int, subject: str, config: str) -> float:
-        """What a process takes that imports, starts with so many plugins, and ends."""
-        if subject != OURS:
-            return self._rig.work("import_on", subject, config, 1).seconds * 1e3
-        home = Path(shutil.copytree(self._template(count, config), self._rig.new("home")))
-        ended = self._rig.work("import_on", subject, config, 1, home=home, path=self._site)
-        return ended.seconds * 1e3
+    def start(self, count: int | None) -> Spent:
+        """A process from its start to the end of its first run, with so many plugins; None: without telemetry."""
+        home = self._home(count or 0)
+        words = [_FIRST] if count is None else [_FIRST, "instrumented"]
+        return self._rig.spend([sys.executable, *words], self._rig.environ(home, self._site), home)
 
-    def _template(self, count: int, config: str) -> Path:
+    def executed(self, program: str, by: str) -> Spent:
+        """A program, ``nothing`` or a ``first`` run, and by whom it was started.
+
+        By ``itself``, or by ``exec`` where telemetry is ``on`` or ``off``, or nobody ever decided.
+        """
+        home = self._home(0) if by == "on" else self._rig.new("home")
+        home.mkdir(exist_ok=True)
+        environ = self._rig.environ(home)
+        if by == "undecided":
+            environ = {**environ, "HOME": str(home)}
+            del environ["CMDORC_HOME"]
+        words = ["-c", "pass"] if program == "nothing" else [_FIRST]
+        before = () if by == "itself" else _EXEC
+        return self._rig.spend([sys.executable, *before, *words], environ, home)
+
+    def _home(self, count: int) -> Path:
+        """Where nothing waits for a process that starts."""
+        return Path(shutil.copytree(self._template(count), self._rig.new("home")))
+
+    def _template(self, count: int) -> Path:
         """A home whose user agreed and has used it before: what is installed is remembered."""
         if count in self._homes:
             return self._homes[count]
@@ -61,5 +82,5 @@ class Crowd:
         while time.monotonic() < self._made + SETTLING / 2:
             time.sleep(0.1)
         for _ in range(2):
-            self._rig.work("import_on", OURS, config, 1, home=home, path=self._site)
+            self._rig.spend([sys.executable, _FIRST, "instrumented"], environ, home)
         return home

@@ -75,9 +75,17 @@ FIGURES = {
         Figure("exit_down_sending", "ms", "end of a process that tried to send, server down", 40),
         Figure("import_off", "ms", "import and start while off, over import cmdorc", 3),
         Figure("import_on", "ms", "import and start while on, over import cmdorc", 15),
-        Figure("start_0_plugins", "ms", "import and start while on, no plugin enabled, over import cmdorc"),
+        Figure("start_0_plugins", "ms", "a process until its first run ended, no plugin enabled, over one without us"),
         Figure("start_1_plugin", "ms", "the same, with one plugin that does nothing"),
         Figure("start_10_plugins", "ms", "the same, with ten of them"),
+        Figure("start_0_cpu", "ms", "CPU of start_0_plugins"),
+        Figure("start_1_cpu", "ms", "CPU of start_1_plugin"),
+        Figure("start_10_cpu", "ms", "CPU of start_10_plugins"),
+        Figure("start_1_ratio", "x", "CPU of the whole process with one plugin, over that with none, median", digits=3),
+        Figure("start_10_ratio", "x", "the same, with ten of them", digits=3),
+        Figure("exec_undecided", "ms", "CPU of `exec` before it is an empty program, nobody ever decided"),
+        Figure("exec_off", "ms", "the same, telemetry off in a home that a variable names"),
+        Figure("exec_on", "ms", "CPU until a program's first run ended, by `exec`, over the program alone"),
         Figure("run_ratio", "x", "a cmdorc run of `true`, over an uninstrumented one, median", 1.05, digits=3),
         Figure("loop_lag", "ms", "lateness of an event loop with a thousand events a second, p99", digits=2),
         Figure("lost_at_exit", "events", "of 1,000 events lost when the process ends", 0, digits=0),
@@ -168,8 +176,24 @@ def _crowd(rig: Rig) -> Crowd:
 
 
 def _start(rig: Rig, key: Key, quick: bool) -> dict[str, float]:
-    figures = zip(COUNTS, _STARTS, strict=True)
-    return {figure: _crowd(rig).start_ms(count, *key) for count, figure in figures}
+    counts = [None] * len(COUNTS) if key.subject == NONE else COUNTS
+    spent = [_crowd(rig).start(count) for count in counts]
+    return dict(zip((*_STARTS, *_START_CPUS), (*(each.wall for each in spent), *(each.cpu for each in spent)),
+                    strict=True))  # fmt: skip
+
+
+def _start_ratios(rig: Rig, key: Key, quick: bool) -> dict[str, float]:
+    none, one, ten = (_crowd(rig).start(count).cpu for count in COUNTS)
+    return {"start_1_ratio": one / none, "start_10_ratio": ten / none}
+
+
+def _exec(rig: Rig, key: Key, quick: bool) -> dict[str, float]:
+    own = key.subject == OURS
+    spent = {
+        figure: _crowd(rig).executed(program, by if own else "itself")
+        for figure, program, by in zip(_EXECS, ("nothing", "nothing", "first"), ("undecided", "off", "on"), strict=True)
+    }
+    return {figure: each.cpu for figure, each in spent.items()}
 
 
 def _runs(rig: Rig, key: Key, quick: bool) -> dict[str, float]:
@@ -221,6 +245,8 @@ def _lost(figure: str, probe: str) -> Callable[[Rig, Key, bool], dict[str, float
 
 
 _STARTS = ("start_0_plugins", "start_1_plugin", "start_10_plugins")
+_START_CPUS = ("start_0_cpu", "start_1_cpu", "start_10_cpu")
+_EXECS = ("exec_undecided", "exec_off", "exec_on")
 MEASUREMENTS = (
     Measurement(("caller_burst_p50", "caller_burst_p99"), _burst, (4, 1)),
     Measurement(("caller_paced_p50", "caller_paced_p99"), _paced, (2, 1)),
@@ -229,7 +255,9 @@ MEASUREMENTS = (
     Measurement(("cpu_per_100k", "cpu_undelivered", "wire_bytes"), _cpu, (2, 1), codings=True),
     Measurement(("oneshot",), _oneshot, (11, 3), over_none=True),
     Measurement(("import_on", "import_off"), _import, (6, 2), min, over_none=True),
-    Measurement(_STARTS, _start, (6, 2), min, over_none=True, skip=PEERS),
+    Measurement((*_STARTS, *_START_CPUS), _start, (6, 2), min, over_none=True, skip=PEERS),
+    Measurement(("start_1_ratio", "start_10_ratio"), _start_ratios, (7, 2), none=False, skip=PEERS),
+    Measurement(_EXECS, _exec, (6, 2), min, over_none=True, skip=PEERS),
     Measurement(("exit_down",), _exit_down, (7, 2), waits=True),
     Measurement(("exit_down_sending", "lost_sink_down"), _exit_down_sending, (5, 1), waits=True),
     Measurement(("lost_at_exit",), _lost("lost_at_exit", "ends_later"), (1, 1), max, none=False),

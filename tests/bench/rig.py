@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from subjects import OURS
 
@@ -78,6 +79,13 @@ class Ended:
     """Whether it had to be ended."""
 
 
+class Spent(NamedTuple):
+    """What a whole process took, with all that it started: milliseconds."""
+
+    wall: float
+    cpu: float
+
+
 class Rig:
     """One run's sink, temporary directory and compiled bytecode."""
 
@@ -124,6 +132,16 @@ class Rig:
     def environ(self, home: Path, path: Path | None = None) -> dict[str, str]:
         """The variables of a process of a user; ``path`` has more distributions."""
         return self._environ | {"CMDORC_HOME": str(home)} | ({"PYTHONPATH": str(path)} if path else {})
+
+    def spend(self, command: Sequence[str], environ: Mapping[str, str], cwd: Path) -> Spent:
+        """Run a program to its end; nothing else may end meanwhile."""
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        done = subprocess.run(command, env=environ, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, check=False)  # fmt: skip
+        wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode:
+            raise WorkerFailed(f"{' '.join(command)}: {done.stderr.decode(errors='replace').strip()[-500:]}")
+        return Spent(wall * 1e3, sum(after[:2]) * 1e3 - sum(before[:2]) * 1e3)
 
     def work(
         self, probe: str, subject: str, config: str, n: int, *,

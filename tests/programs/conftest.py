@@ -9,18 +9,25 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import venv
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import cmdorc
+import msgspec
+import pluggy
 import pytest
 
+import cmdorc_telemetry
 from cmdorc_telemetry import Telemetry
 from cmdorc_telemetry.home import Home
 
 DEADLINE = 40.0
+OURS = [Path(str(module.__file__)).parents[1] for module in (cmdorc, cmdorc_telemetry, msgspec, pluggy)]
+"""Where all is that a program needs which is recorded."""
 
 
 class Place:
@@ -116,3 +123,20 @@ def tmux(place: Place) -> Iterator[Any]:
     made = Tmux()
     yield made
     made.end()
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another environment, with nothing in it: its Python."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    venv.create(folder, with_pip=False, symlinks=True)
+    return folder / "bin" / "python"
+
+
+@contextmanager
+def having(python: Path, *lines: object) -> Iterator[None]:
+    """Let an environment have what is in these folders, and do what these lines say whenever it starts."""
+    site = next((python.parents[1] / "lib").glob("python*")) / "site-packages" / "having.pth"
+    site.write_text("".join(f"{line}\n" for line in lines))
+    yield
+    site.unlink()

@@ -6,59 +6,22 @@ import json
 import os
 import signal
 import sys
-import venv
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import cmdorc
-import msgspec
-import pluggy
 import pytest
 
-import cmdorc_telemetry
+from cmdorc_telemetry.application import CORE_SPEC
+from cmdorc_telemetry.consent import Grant, save_decision
+from cmdorc_telemetry.home import Home
 
-COMMANDS = """
-import asyncio, cmdorc
-
-def config(name):
-    return cmdorc.RunnerConfig(commands=[cmdorc.CommandConfig(name=name, command="true", triggers=["go"])])
-
-async def run(orchestrator, name):
-    await (await orchestrator.run_command(name)).wait()
-"""
-"""What programs here begin with."""
-ONE = COMMANDS + "asyncio.run(run(cmdorc.CommandOrchestrator(config('A')), 'A'))\n"
-STARTED, STOPPED = "orchestrator_started", "orchestrator_stopped"
-WHOLE = {STARTED: 1, "A": 1, STOPPED: 1}
-"""What one orchestrator with one run is."""
-
+from ..agreement import agree
+from .sources import COMMANDS, ONE, STARTED, STOPPED, WHOLE
 
 # -- whichever orchestrators it makes --------------------------------------------------------------------------------
 
 
 def test_a_program_is_recorded(place: Any) -> None:
     assert place(sys.executable, place.script(ONE)) == (0, "", "")
-    assert place.counts() == WHOLE
-
-
-@pytest.mark.parametrize(
-    "begin",
-    [
-        "import cmdorc; Orchestrator = cmdorc.CommandOrchestrator",
-        "from cmdorc import CommandOrchestrator as Orchestrator",
-        "from cmdorc.command_orchestrator import CommandOrchestrator as Orchestrator",
-        "import importlib; Orchestrator = importlib.import_module('cmdorc').CommandOrchestrator",
-    ],
-)
-def test_however_it_comes_by_the_class(place: Any, begin: str) -> None:
-    code = COMMANDS.replace("import asyncio, cmdorc", f"{begin}\nimport asyncio, cmdorc")
-    assert place(sys.executable, place.script(f"{code}\nasyncio.run(run(Orchestrator(config('A')), 'A'))")) == (
-        0,
-        "",
-        "",
-    )
     assert place.counts() == WHOLE
 
 
@@ -79,10 +42,25 @@ class Later(Late):
 class Plain(cmdorc.CommandOrchestrator):
     pass
 
+class Beside:
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._executor = cmdorc.LocalSubprocessExecutor()
+
+class Tagged:
+    def __init_subclass__(cls, tag=""):
+        cls.tag = tag
+
+class Both(Beside, cmdorc.CommandOrchestrator, Tagged, tag="x"):
+    pass
+
+assert Both.tag == "x"
+assert "__init__" not in vars(Plain), "there is nothing that would have to be wrapped"
+
 async def main():
     made = [cmdorc.CommandOrchestrator(config("A")), cmdorc.CommandOrchestrator(runner_config=config("B")), Late("C"),
-            Later(), Plain(config("E")), TelemetryOrchestrator(config("F"))]
-    for orchestrator, name in zip(made, "ABCDEF", strict=True):
+            Later(), Plain(config("E")), TelemetryOrchestrator(config("F")), Both(config("G"))]
+    for orchestrator, name in zip(made, "ABCDEFG", strict=True):
         await run(orchestrator, name)
     for orchestrator in made:
         await orchestrator.shutdown()
@@ -93,7 +71,25 @@ asyncio.run(main())
 
 def test_every_orchestrator_of_a_process_is_recorded_once(place: Any) -> None:
     assert place(sys.executable, place.script(COMMANDS + SEVERAL)) == (0, "", "")
-    assert place.counts() == {STARTED: 6, STOPPED: 6, **dict.fromkeys("ABCDEF", 1)}
+    assert place.counts() == {STARTED: 7, STOPPED: 7, **dict.fromkeys("ABCDEFG", 1)}
+
+
+def test_orchestrators_of_several_threads_are_recorded(place: Any) -> None:
+    code = (
+        COMMANDS
+        + """
+import threading
+def work(name):
+    asyncio.run(run(cmdorc.CommandOrchestrator(config(name)), name))
+threads = [threading.Thread(target=work, args=(name,)) for name in "ABCDEFGH"]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+"""
+    )
+    assert place(sys.executable, place.script(code)) == (0, "", "")
+    assert place.counts() == {STARTED: 8, STOPPED: 8, **dict.fromkeys("ABCDEFGH", 1)}
 
 
 def test_an_orchestrator_that_cannot_be_made_is_none(place: Any) -> None:
@@ -136,6 +132,22 @@ gc.collect()
     word, ended = ("killed", -signal.SIGKILL) if killed else ("ends", 0)
     assert place(sys.executable, place.script(code), word) == (ended, "", "")
     assert place.counts() == {STARTED: 2, "A": 1, STOPPED: 1 if killed else 2, "B": 1}, "each durable at once"
+
+
+def test_a_begin_is_recorded_one_tick_later(place: Any) -> None:
+    code = (
+        COMMANDS
+        + """
+import os, signal
+async def main():
+    kept = cmdorc.CommandOrchestrator(config("A"))
+    await asyncio.sleep(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    )
+    assert place(sys.executable, place.script(code))[0] == -signal.SIGKILL
+    assert place.counts() == {STARTED: 1}
 
 
 def test_what_still_runs_at_the_end_is_reported_as_not_final(place: Any) -> None:
@@ -211,6 +223,23 @@ print(Bell.heard)
     assert place.counts() == {}, "its configuration lowers everything, the begin included"
 
 
+def test_an_orchestrator_that_instruments_itself_is_recorded_once(place: Any) -> None:
+    code = (
+        COMMANDS
+        + ASKS
+        + """
+class Own(cmdorc.CommandOrchestrator):
+    def __init__(self):
+        super().__init__(config("A"))
+        instrument(self, plugins=[Bell()])
+asyncio.run(run(Own(), "A"))
+print(Bell.heard)
+"""
+    )
+    assert place(sys.executable, place.script(code)) == (0, "['begin', 'A']\n", "")
+    assert place.counts() == {STARTED: 1, "A": 1}, "nobody shuts it down"
+
+
 def test_an_orchestrator_with_telemetry_of_its_own_keeps_it_also_where_that_is_off(place: Any) -> None:
     code = (
         COMMANDS
@@ -249,11 +278,13 @@ TOML = '[[command]]\nname = "A"\ncommand = "true"\ntriggers = []\n'
 LOADS = (
     COMMANDS
     + """
-import dataclasses, pathlib, sys
+import dataclasses, os, pathlib, sys
 ways = {
     "path": lambda: cmdorc.load_config("cmdorc.toml"),
     "file": lambda: cmdorc.load_config(open("cmdorc.toml", "rb")),
     "two": lambda: cmdorc.load_configs(["other.toml", pathlib.Path("cmdorc.toml")]),
+    "moved": lambda: (cmdorc.load_config("cmdorc.toml"), os.chdir("/"))[0],
+    "once": lambda: cmdorc.load_configs(paths=map(str, ["cmdorc.toml"])),
     "changed": lambda: dataclasses.replace(cmdorc.load_config("cmdorc.toml"), vars={"a": "b"}),
 }
 asyncio.run(run(cmdorc.CommandOrchestrator(ways[sys.argv[1]]()), "A"))
@@ -261,7 +292,7 @@ asyncio.run(run(cmdorc.CommandOrchestrator(ways[sys.argv[1]]()), "A"))
 )
 
 
-@pytest.mark.parametrize("way", ["path", "file", "two", "changed"])
+@pytest.mark.parametrize("way", ["path", "file", "two", "once", "moved", "changed"])
 def test_a_projects_no_holds_however_its_file_is_loaded(place: Any, way: str) -> None:
     (place.work / "other.toml").write_text(TOML.replace('"A"', '"B"') + "[telemetry]\nenabled = true\n")
     (place.work / "cmdorc.toml").write_text(f"{TOML}[telemetry]\nenabled = false\n")
@@ -273,6 +304,27 @@ def test_a_projects_no_holds_however_its_file_is_loaded(place: Any, way: str) ->
     assert place.counts() == WHOLE
     (begin,) = [event for event in place.events() if event["event"] == STARTED]
     assert begin["config_name"] == ("other.toml" if way == "two" else "cmdorc.toml")
+
+
+def test_each_orchestrator_has_the_word_of_its_own_file(place: Any) -> None:
+    (place.work / "other.toml").write_text(TOML)
+    (place.work / "cmdorc.toml").write_text(f"{TOML}[telemetry]\nenabled = false\n")
+    code = (
+        COMMANDS
+        + """
+class Derived(cmdorc.CommandOrchestrator):
+    def __init__(self, name):
+        super().__init__(runner_config=loaded[name])
+
+loaded = {name: cmdorc.load_config(name) for name in ("other.toml", "cmdorc.toml")}
+for name in loaded:
+    asyncio.run(run(Derived(name), "A"))
+    asyncio.run(run(cmdorc.CommandOrchestrator(loaded[name]), "A"))
+"""
+    )
+    assert place(sys.executable, "-W", "ignore", place.script(code)) == (0, "", "")
+    assert place.counts() == dict.fromkeys(WHOLE, 2)
+    assert {event["config_name"] for event in place.events() if event["event"] == STARTED} == {"other.toml"}
 
 
 def test_the_lowest_level_of_several_files_holds_and_a_wrong_table_turns_it_off(place: Any) -> None:
@@ -329,6 +381,15 @@ def test_it_finds_itself_as_without(place: Any, way: str, before: str | None) ->
     assert without == watched
 
 
+@pytest.mark.parametrize("before", ["", ":", "/a:", ":/a::/b", "relative"])
+def test_it_finds_the_path_as_without_whatever_that_was(place: Any, before: str) -> None:
+    words = [sys.executable, "-c", "import os, sys; print(os.environ['PYTHONPATH'].split(','), sys.path)"]
+    environ = {**place.on, "PYTHONPATH": before}
+    plain = place(*words, plain=True, env=environ)
+    assert plain[0] == 0
+    assert place(*words, env=environ) == plain
+
+
 def test_what_it_starts_is_not_recorded(place: Any) -> None:
     inner = place.script(ONE, "inner.py")
     code = f"""
@@ -338,11 +399,13 @@ def work():
     exec(open({str(inner)!r}).read(), dict())
 if __name__ == "__main__":
     subprocess.run([sys.executable, {str(inner)!r}], check=True)
-    child = multiprocessing.get_context("spawn").Process(target=work)
-    child.start()
-    child.join()
+    for how in ("spawn", "forkserver"):
+        child = multiprocessing.get_context(how).Process(target=work)
+        child.start()
+        child.join()
+    os.execv(sys.executable, [sys.executable, {str(inner)!r}])
 """
-    assert place(sys.executable, place.script(code)) == (0, "None\n", "")
+    assert place(sys.executable, place.script(code)) == (0, "None\nNone\n", "")
     assert place.counts() == {}
 
 
@@ -372,188 +435,66 @@ def test_a_program_that_is_none_of_pythons_finds_its_signals_as_without(place: A
     assert plain[0] == 0
 
 
+def test_a_signal_that_it_blocks_waits_for_it(place: Any) -> None:
+    code = (
+        COMMANDS
+        + """
+import os, pathlib, signal, threading
+
+def all_blocked():
+    texts = [(path / "status").read_text() for path in pathlib.Path("/proc/self/task").iterdir()]
+    masks = [int(text.partition("SigBlk:")[2].split()[0], 16) for text in texts]
+    return all(mask >> signal.SIGTERM - 1 & 1 for mask in masks)
+
+async def main():
+    await run(cmdorc.CommandOrchestrator(config("A")), "A")
+    while "telemetry" not in [thread.name for thread in threading.enumerate()]:
+        await asyncio.sleep(0.01)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    while not all_blocked():
+        await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(signal.sigwait({signal.SIGTERM}) == signal.SIGTERM)
+
+asyncio.run(main())
+"""
+    )
+    assert place(sys.executable, place.script(code)) == (0, "True\n", "")
+
+
 def test_a_signal_that_was_ignored_stays_so(place: Any) -> None:
     code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
     ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
     assert place(sys.executable, "-c", code, preexec_fn=ignore) == (0, "True\n", "")
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_streams_that_are_closed_stay_so(place: Any, on: bool) -> None:
+    environ = place.on if on else place.off
+    bare = {key: value for key, value in environ.items() if not key.startswith("COVERAGE")}  # it opens files
+    code = "import os, sys; os._exit(7 if [sys.stdin, sys.stdout, sys.stderr] == [None] * 3 else 1)"
+    closed = f"exec {sys.executable} -m cmdorc_telemetry exec"
+    words = ["bash", "-c", f'{closed} "$@" <&- >&- 2>&-', "bash"]
+    assert place(*words, sys.executable, "-c", code, plain=True, env=bare) == (7, "", "")
+    assert place(*words, "no-such-program", plain=True, env=bare) == (127, "", "")
+    full = ["bash", "-c", f"{closed} no-such-program 2> /dev/full"]
+    assert place(*full, plain=True, env=environ) == (127, "", "")
+
+
+def test_a_reader_that_goes_ends_it_as_without(place: Any) -> None:
+    program = place.script("import cmdorc\nwhile True: print('y' * 1000)")
+    shell = f'"$@" {sys.executable} {program} 2> errors | head -c 5; exit ${{PIPESTATUS[0]}}'
+    plain = place("bash", "-c", shell, "bash", plain=True)
+    said = (place.work / "errors").read_text()
+    assert "BrokenPipeError" in said
+    words = ["bash", "-c", shell, "bash", sys.executable, "-m", "cmdorc_telemetry", "exec"]
+    assert place(*words, plain=True) == plain
+    assert (place.work / "errors").read_text() == said
+
+
 def test_standard_input_is_its_own(place: Any) -> None:
     running = place.begin(sys.executable, "-c", "import sys, cmdorc; print(sys.stdin.read()[::-1])")
     assert running.communicate("abc", timeout=30)[0] == "cba\n"
-
-
-SITE = "import os, sys\nos.environ['OWN_SITE'] = __name__ + ' ' + os.path.dirname(__file__)\n"
-
-
-def test_the_sitecustomize_of_the_environment_is_imported_too(place: Any) -> None:
-    place.script(SITE, "sitecustomize.py")
-    code = COMMANDS + "import os, sys\nprint(os.environ['OWN_SITE'], sys.modules['sitecustomize'].__file__)\n" + ONE
-    environ = {**place.on, "PYTHONPATH": str(place.work)}
-    done = place(sys.executable, place.script(code), env=environ)
-    assert done == (0, f"sitecustomize {place.work} {place.work}/sitecustomize.py\n", "")
-    assert place.counts() == WHOLE
-
-
-def test_a_sitecustomize_that_fails_says_so_as_without(place: Any) -> None:
-    place.script("1 / 0", "sitecustomize.py")
-    words, environ = [sys.executable, "-c", "print(1)"], {**place.on, "PYTHONPATH": str(place.work)}
-    plain = place(*words, plain=True, env=environ)
-    assert "Error in sitecustomize" in plain[2]
-    assert place(*words, env=environ) == (*plain[:2], plain[2] * 2), "exec itself, and the program"
-
-
-def test_an_import_of_cmdorc_that_fails_says_so_as_without(place: Any) -> None:
-    (place.work / "cmdorc").mkdir()
-    place.script("raise ValueError('not today')", "cmdorc/__init__.py")
-    words = [sys.executable, "-c", "import cmdorc"]
-    plain = place(*words, plain=True)
-    assert "ValueError: not today" in plain[2]
-    code, out, err = place(*words)
-    assert (code, out, err.splitlines()[-1]) == (1, "", "ValueError: not today")
-    place.script("__version__ = '99'", "cmdorc/__init__.py")  # one of another shape
-    assert place(*words) == (0, "", "")
-    (place.work / "cmdorc" / "__init__.py").unlink()
-    assert place(*words) == (0, "", ""), "a folder without a file is a package too"
-
-
-def test_a_cmdorc_that_is_not_there_is_missed_as_without(place: Any) -> None:
-    code = "import sys; sys.path[:] = []\ntry:\n import cmdorc\nexcept ImportError as fault: print(fault)"
-    assert place(sys.executable, "-c", code) == (0, "No module named 'cmdorc'\n", "")
-
-
-# -- what cannot be --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("options", [["-I"], ["-E"], ["-S"], ["-uE"], ["-X", "dev", "-W", "ignore", "-sE"]])
-def test_a_python_that_takes_nothing_from_the_environment(place: Any, options: list[str]) -> None:
-    code, out, err = place(sys.executable, *options, "-c", "print('ran')")
-    assert (code, out) == (125, "")
-    assert err.startswith(f"error: {sys.executable} cannot be instrumented: its Python ")
-    assert place(sys.executable, *options, "-c", "print('ran')", env=place.off) == (0, "ran\n", ""), "off: as typed"
-    script = place.script("print('ran')", "deaf", shebang=f"#!{sys.executable} {options[-1]}")
-    assert place(script)[0] == 125
-    assert place(script, env=place.off)[:2] == (0, "ran\n")
-
-
-def test_letters_of_the_program_are_not_pythons(place: Any) -> None:
-    for words in (
-        ["-cprint(1)", "-I"],
-        ["-Wignore", "-c", "print(1)", "-E"],
-        ["--check-hash-based-pycs", "never", "-c", "print(1)"],
-    ):
-        assert place(sys.executable, *words) == (0, "1\n", "")
-
-
-@pytest.mark.parametrize("on", [True, False])
-def test_what_is_not_there_and_what_cannot_be_executed(place: Any, on: bool) -> None:
-    environ = place.on if on else place.off
-    assert place("no-such-program", env=environ) == (127, "", "error: no-such-program: no such program\n")
-    place.script("", "plain")
-    assert place("./plain", env=environ) == (126, "", "error: ./plain: Permission denied\n")
-    assert place("./none", env=environ)[0] == 127
-    place.script("", "bare").chmod(0o755)  # the kernel does not know what to do with it
-    assert place("./bare", env=environ)[0] == (125 if on else 126)
-
-
-def test_programs_that_are_not_pythons(place: Any) -> None:
-    code, out, err = place("true")
-    assert (code, out) == (125, "")
-    assert err == "error: true is no Python program, so nothing in it can be instrumented\n"
-    assert place("true", env=place.off) == (0, "", "")
-    script = place.script("exec python3 -c ''", "shell", shebang="#!/bin/sh")
-    assert "is a script for sh, no Python program: name the program that it starts" in place(script)[2]
-    assert "is a script for nobody" in place(place.script("", "nobody", shebang="#!"))[2]
-    lost = place.script("", "lost", shebang="#!/nowhere/bin/python3")
-    assert place(lost) == (127, "", f"error: {lost}: /nowhere/bin/python3: no such program\n")
-
-
-@pytest.fixture(scope="session")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another environment, with nothing in it: its Python."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    venv.create(folder, with_pip=False, symlinks=True)
-    return folder / "bin" / "python"
-
-
-def test_an_environment_without_us_says_what_to_do(place: Any, elsewhere: Path) -> None:
-    code, out, err = place(elsewhere, "-c", "print('ran')")
-    assert (code, out) == (125, "")
-    assert err == (
-        f"error: {elsewhere} has no cmdorc_telemetry; install it there: "
-        f"{elsewhere} -m pip install 'cmdorc-telemetry[cmdorc]'\n"
-    )
-    assert place(elsewhere, "-c", "print('ran')", env=place.off) == (0, "ran\n", "")
-
-
-@contextmanager
-def having(python: Path, *folders: object) -> Iterator[None]:
-    """Let an environment have what is in these folders."""
-    site = next((python.parents[1] / "lib").glob("python*")) / "site-packages" / "having.pth"
-    site.write_text("\n".join(map(str, folders)))
-    yield
-    site.unlink()
-
-
-def test_an_environment_with_an_old_one_says_what_to_do(place: Any, elsewhere: Path) -> None:
-    (place.work / "old" / "cmdorc_telemetry").mkdir(parents=True)
-    place.script("", "old/cmdorc_telemetry/__init__.py")
-    with having(elsewhere, place.work / "old"):
-        _, _, err = place(elsewhere, "-c", "1")
-    assert err.endswith(f"is too old for this; upgrade it: {elsewhere} -m pip install --upgrade cmdorc-telemetry\n")
-
-
-def test_another_environment_with_us_is_its_own(place: Any, elsewhere: Path) -> None:
-    modules = (cmdorc, cmdorc_telemetry, msgspec, pluggy)
-    with having(elsewhere, *(Path(str(module.__file__)).parents[1] for module in modules)):
-        program = place.script(ONE + "import sys; print(sys.prefix)")
-        assert place(elsewhere, program) == (0, f"{elsewhere.parents[1]}\n", "")
-    assert place.counts() == WHOLE
-
-
-def test_a_python_that_cannot_be_asked(place: Any) -> None:
-    broken = place.work / "python3"
-    broken.write_bytes(b"\x7fELF nonsense")
-    broken.chmod(0o755)
-    assert "cannot be asked what it has" in place(broken, "-c", "1")[2]
-
-
-# -- launchers -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "second",
-    [
-        "'''exec' {python} \"$0\" \"$@\"",
-        '\'\'\'exec\' "{python}" "$0" "$@"',
-        '\'\'\'exec\' "$(dirname -- "$(realpath -- "$0")")"/\'python\' "$0" "$@"',
-    ],
-    ids=["pip", "quoted", "uv"],
-)
-def test_scripts_that_begin_as_one_for_sh(place: Any, second: str) -> None:
-    (place.work / "python").symlink_to(sys.executable)
-    second = second.format(python=sys.executable)
-    code = f"{second}\n' '''\n{ONE}import sys; print(sys.argv[1:])"
-    script = place.script(code, "program", shebang="#!/bin/sh")
-    environ = {**place.on, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    assert place(script, "a b", env=environ) == (0, "['a b']\n", "")
-    assert place.counts() == WHOLE
-
-
-def test_a_python_file_that_is_not_executable_is_run_by_this_python(place: Any) -> None:
-    place.script(ONE + "import sys; print(sys.argv)")
-    assert place("program.py", "-x") == (0, "['program.py', '-x']\n", "")
-    (place.work / "program.py").chmod(0o755)
-    assert place("./program.py") == (0, "['./program.py']\n", ""), "without a first line of its own"
-    assert place.counts() == dict.fromkeys(WHOLE, 2)
-
-
-def test_env_with_variables_in_the_first_line(place: Any) -> None:
-    environ = {**place.on, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
-    script = place.script(ONE, "program", shebang="#!/usr/bin/env -S A=1 python3 -B")
-    assert place(script, env=environ) == (0, "", "")
-    assert place.counts() == WHOLE
-    assert "is a script for nobody" in place(place.script("", "bare", shebang="#!/usr/bin/env"), env=environ)[2]
 
 
 # -- switched off ----------------------------------------------------------------------------------------------------
@@ -564,6 +505,34 @@ def test_off_leaves_no_trace(place: Any) -> None:
     assert place(sys.executable, place.script(code), env=place.off) == (0, "[]\n", "")
     assert place(sys.executable, place.script(code), env={**place.on, "DO_NOT_TRACK": "1"}) == (0, "[]\n", "")
     assert not place.home.root.exists()
+
+
+@pytest.mark.parametrize("telemetry", [True, False, None, "operator"])
+def test_the_home_of_a_person_is_looked_at(place: Any, telemetry: Any) -> None:
+    """Nothing but a directory says whether anybody ever decided: where there is none, that is all that is done."""
+    folder = place.home.root.parent
+    environ = {key: value for key, value in place.off.items() if key not in ("CMDORC_HOME", "COVERAGE_PROCESS_START")}
+    environ["HOME"] = str(folder)
+    place.home = Home(folder / ".cmdorc")
+    if telemetry == "operator":
+        environ["CMDORC_TELEMETRY"] = "standard"
+    elif telemetry is not None:
+        agree(place.home)
+    if telemetry is False:
+        save_decision(place.home, {CORE_SPEC: Grant()})
+    words = [sys.executable, "-X", "importtime", "-m", "cmdorc_telemetry", "exec"]
+    code, out, err = place(*words, sys.executable, place.script(ONE + "print('ran')"), plain=True, env=environ)
+    assert (code, out) == (0, "ran\n")
+    assert ("cmdorc_telemetry.situation" in err) == (telemetry is not None)
+    assert place("true", env=environ)[0] == (125 if telemetry else 0)
+    place.on = {**environ, "CMDORC_HOME": str(place.home.root)}
+    assert place.counts() == (WHOLE if telemetry else {})
+
+
+def test_a_home_that_cannot_be_looked_at_is_told(place: Any) -> None:
+    environ = {key: value for key, value in place.off.items() if key != "CMDORC_HOME"} | {"HOME": f"/{'x' * 300}"}
+    code, out, err = place(sys.executable, "-c", "print('ran')", env=environ)
+    assert (code, out, err[:9], err.count("\n")) == (0, "ran\n", "warning: ", 1)
 
 
 def test_a_program_that_uses_no_cmdorc_imports_nothing_of_ours(place: Any) -> None:
@@ -600,11 +569,16 @@ def test_plugins_that_only_listen_hear_of_it_while_telemetry_is_off(place: Any) 
 
 
 def test_a_terminal_stays_the_programs(place: Any) -> None:
-    """What telemetry would warn of is not printed there: a plugin that is missing, a home that cannot be used."""
+    """What telemetry would warn of is not printed there: a plugin that is missing, for example."""
     place.home.root.mkdir()
     place.home.config.write_text("[telemetry]\nplugins = ['nothing-of-that-name']\n")
     assert place(sys.executable, place.script(ONE)) == (0, "", "")
-    assert place.counts() == WHOLE
+    own = "import logging\nlogging.basicConfig(level='WARNING')\n"
+    assert place(sys.executable, place.script(own + ONE)) == (0, "", ""), "nor by what the program logs with"
+    assert place.counts() == dict.fromkeys(WHOLE, 2)
+    asks = "from cmdorc_telemetry import instrument\ninstrument(cmdorc.CommandOrchestrator(config('B')), plugins=[1])\n"
+    code, _, err = place(sys.executable, place.script(own + ONE + asks))
+    assert (code, "WARNING:cmdorc_telemetry:plugin 'int'" in err) == (0, True), "a program that asks is told"
 
 
 def test_job_control_is_the_shells(place: Any) -> None:

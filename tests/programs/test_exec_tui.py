@@ -45,7 +45,7 @@ def tui(place: Any, tmux: Any) -> Any:
     """The application, run in a shell that shows its exit code and the terminal's settings before and after."""
     (place.work / "project.toml").write_text(TOML)
     command = f"{sys.executable} -m cmdorc_telemetry exec {TUI} --config project.toml"
-    tmux.start("stty -g > before", command, "echo ended $? > ended", "stty -g > after", "read")
+    tmux.start("stty -g > before", command, "echo ended $? > ended", "stty -g > now", "mv now after", "read")
     until(lambda: "Lint" in tmux.screen(), "the application")
     return tmux
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cmdorc
 import pytest
 
-from cmdorc_telemetry import Telemetry, instrumentation, unmodified
+from cmdorc_telemetry import Telemetry, TelemetryConfig, instrumentation, unmodified
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.programs import Program as Command
 from cmdorc_telemetry.programs import ProgramError, find
@@ -43,6 +47,14 @@ def test_an_orchestrator_that_cannot_be_attached_is_made_all_the_same(
     program.end()
 
 
+def test_one_that_cannot_be_made_leaves_nothing(orchestrators: Any) -> None:
+    program = Program()
+    program.follow(orchestrators)
+    with pytest.raises(AttributeError):
+        orchestrators(None)
+    assert program._making == {}, "the next one may be at the same place in memory"
+
+
 def test_an_orchestrator_of_another_shape_is_left_alone(
     orchestrators: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,6 +83,96 @@ def test_an_end_that_fails_is_not_shown_to_the_program(
     telemetry.close()
 
 
+def test_an_end_that_fails_keeps_nobody_else_from_theirs(orchestrators: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program()
+    program.follow(orchestrators)
+    made = [orchestrators(CONFIG) for _ in range(2)]
+    first, second = (instrumentation.attached(each) for each in made)
+    assert first is not None
+    assert second is not None
+    monkeypatch.setattr(first, "close", lambda: 1 / 0)
+    closed = []
+    monkeypatch.setattr(second, "close", lambda: closed.append(second))
+    program.end()
+    assert closed == [second]
+    for each in (Telemetry.close(first), Telemetry.close(second)):
+        assert each is None
+
+
+def test_one_that_fails_at_its_end_keeps_no_other_from_being_made(
+    orchestrators: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Program()
+    program.follow(orchestrators)
+    gone = orchestrators(CONFIG)
+    telemetry = instrumentation.attached(gone)
+    assert telemetry is not None
+    monkeypatch.setattr(telemetry, "close", lambda: 1 / 0)
+    del gone
+    gc.collect()
+    made = orchestrators(CONFIG)
+    assert instrumentation.attached(made) is not None
+    program.end()
+    Telemetry.close(telemetry)
+
+
+@pytest.mark.parametrize(
+    "order", ["end", "shutdown end", "end shutdown", "dropped", "shutdown dropped end", "dropped end", "end dropped"]
+)
+def test_an_end_is_told_once(orchestrators: Any, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    program = Program()
+    program.follow(orchestrators)
+    made = [orchestrators(CONFIG)]
+    telemetry = instrumentation.attached(made[0])
+    told: list[tuple[str, Any]] = []
+    monkeypatch.setattr(Telemetry, "fire", lambda _, hook, record: told.append((hook, record)))
+    for word in order.split():
+        if word == "shutdown":
+            asyncio.run(made[0].shutdown())
+        elif word == "end":
+            program.end()
+        else:
+            made.clear()
+            gc.collect()
+            program._sweep()
+    sessions = [each for each in told if each[0] != "cmdorc_trigger"]
+    assert [hook for hook, _ in sessions] == ["cmdorc_startup", "cmdorc_shutdown"]
+    assert sessions[-1][1].uptime > 0
+    assert program._open == {}
+    assert telemetry is not None
+    telemetry.close()
+
+
+def test_a_program_that_asks_for_nothing_more_gets_what_there_is(orchestrators: Any) -> None:
+    program = Program()
+    program.follow(orchestrators)
+    made = orchestrators(CONFIG)
+    telemetry: Any = instrumentation.attached(made)
+    recorder = telemetry._recorder
+    assert recorder is not None
+    assert instrumentation.instrument(made) is telemetry
+    assert telemetry._recorder is recorder
+    closed = []
+    recorder.close = lambda: closed.append(recorder)
+    assert instrumentation.instrument(made, config=TelemetryConfig(enabled=False)) is telemetry
+    assert telemetry._recorder is None
+    assert closed == [recorder], "two would deliver"
+    program.end()
+    del recorder.close
+    recorder.close()
+
+
+def test_what_several_files_say_holds_together(tmp_path: Path) -> None:
+    program = Program()
+    load = program.remembering(lambda paths: CONFIG)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.toml").write_text(f'[telemetry]\nspecs = ["{name}.spec.toml"]\n')
+    load([str(tmp_path / "a.toml"), tmp_path / "b.toml"])
+    config = program.config_of(CONFIG)
+    assert config is not None
+    assert config.specs == (tmp_path / "a.spec.toml", tmp_path / "b.spec.toml")
+
+
 def test_a_copy_in_another_process_has_no_end_to_tell_of(orchestrators: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     program = Program()
     program.follow(orchestrators)
@@ -84,6 +186,19 @@ def test_a_copy_in_another_process_has_no_end_to_tell_of(orchestrators: Any, mon
     telemetry = instrumentation.attached(made)
     assert telemetry is not None
     telemetry.close()
+
+
+def test_what_was_imported_before_loads_as_what_is_imported_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(paths: object) -> object:
+        return CONFIG
+
+    monkeypatch.setattr(unmodified, "_program", Program)
+    for known in (load, print):
+        package, module = (SimpleNamespace(load_configs=each) for each in (known, load))
+        monkeypatch.setitem(sys.modules, "cmdorc", cast(Any, package))
+        unmodified.prepare(module)
+        assert module.load_configs.__wrapped__ is load
+        assert package.load_configs is (module.load_configs if known is load else print)
 
 
 def test_what_is_no_path_is_no_project(orchestrators: Any, tmp_path: Path) -> None:
