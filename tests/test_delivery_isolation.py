@@ -440,6 +440,7 @@ HANGING = """
 import asyncio, sys, threading, time
 from cmdorc_telemetry import Telemetry, TelemetryReporter
 from cmdorc_telemetry.application import CMDORC
+from cmdorc_telemetry.lifecycle import Session
 
 class Hanging(TelemetryReporter):
     async def report(self, event, payload):
@@ -448,7 +449,7 @@ class Hanging(TelemetryReporter):
 
 asked = threading.Event()
 telemetry = Telemetry.start(CMDORC._replace(version="0.12.0"), reporters=[Hanging()])
-telemetry.fire("cmdorc_shutdown", __import__("cmdorc_telemetry.lifecycle").lifecycle.Session(id="s", started_at=time.time()))
+telemetry.fire("cmdorc_shutdown", Session(id="s", started_at=time.time()))
 threading.Thread(target=lambda: telemetry.flush(60), daemon=True).start()
 assert asked.wait(30)
 print(time.time(), flush=True)

@@ -49,7 +49,7 @@ def test_type_checkers_see_what_is_loaded() -> None:
         for block in ast.walk(tree)
         if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
         for node in block.body
-        if isinstance(node, ast.ImportFrom)
+        if isinstance(node, ast.ImportFrom) and node.level
         for alias in node.names
     }
     assert seen == cmdorc_telemetry._WHERE
