@@ -47,9 +47,9 @@ class Detector(ABC):
         """Take the event into account from now on."""
 
     def check(self, now: float) -> Iterable[Anomaly]:
-        """The alerts that all that was learnt gives rise to. Called when no more events wait for the moment.
+        """The alerts that all that was learnt gives rise to. Called after each batch: nobody knows when the next comes.
 
-        ``now``: when the latest event was, in seconds since the epoch. Nobody knows when the next will come.
+        ``now``: when the last event in it was, in seconds since the epoch, however long ago that is.
         """
         return ()
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from cmdorc_telemetry import TelemetryLevel, clock, hookimpl
+from cmdorc_telemetry import TelemetryLevel, clock, files, hookimpl
 from cmdorc_telemetry.application import Application
 from cmdorc_telemetry.capture import Capture, Hasher, completed_properties
 from cmdorc_telemetry.config import ConfigError, is_built_in, load_layer
@@ -21,7 +21,7 @@ from cmdorc_telemetry.consent import save_decision
 from cmdorc_telemetry.declarations import identities, new_grant
 from cmdorc_telemetry.detection import Detection, DetectorReporter, Kept, properties_of
 from cmdorc_telemetry.detector import STATE_BYTES, Detector
-from cmdorc_telemetry.errors import RetryLater
+from cmdorc_telemetry.errors import RetryLater, StorageError
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.identity import ensure_identity
 from cmdorc_telemetry.journal import Journal
@@ -161,9 +161,6 @@ async def test_two_who_take_turns_know_of_each_other(feed: Feed) -> None:
 async def test_an_alert_that_was_found_and_not_raised_is_raised_by_the_next(feed: Feed) -> None:
     """The process is killed while it raises the alert: what a plugin then does is unknown, and it is told again."""
 
-    class Killed(BaseException):
-        pass
-
     def die(found: Anomaly, payload: Mapping[str, Any]) -> None:
         raise Killed
 
@@ -193,9 +190,6 @@ async def test_what_cannot_be_kept_is_not_learnt(feed: Feed) -> None:
 
 
 async def test_a_disk_that_is_full_for_a_moment(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cmdorc_telemetry import detection
-    from cmdorc_telemetry.errors import StorageError
-
     reporter = feed.reporter()
     await reporter.report_batch(batch(1, 2))
 
@@ -203,11 +197,79 @@ async def test_a_disk_that_is_full_for_a_moment(feed: Feed, monkeypatch: pytest.
         raise StorageError(f"{path} cannot be written: No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(detection.files, "replace", full)
+        patched.setattr(files, "replace", full)
         with pytest.raises(RetryLater, match="No space left"):
             await reporter.report_batch(batch(3, 4))
     await reporter.report_batch(batch(3, 4))
     assert feed.kept().state == b"4"
+
+
+async def test_an_alert_that_was_raised_is_not_raised_again_though_nobody_could_note_it(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full from the alert on, which is no reason to ring until there is room."""
+    reporter, write = feed.reporter(), files.replace
+
+    def full(path: Path, data: bytes) -> None:
+        if feed.raised:
+            raise StorageError(f"{path} cannot be written: No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "replace", full)
+        for _ in range(3):
+            await reporter.report_batch(batch(1, 4))
+        with pytest.raises(RetryLater):
+            await reporter.report_batch(batch(5, 5))
+    assert feed.raised == [3]
+    await reporter.report_batch(batch(5, 7))
+    assert feed.kept() == Kept(epoch="one", seq=7, state=b"7")
+    assert feed.raised == [3, 3, 6], "who had to read again what was kept raises it again"
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", range(15))
+async def test_killed_at_any_step_each_event_is_learnt_once_and_no_alert_is_lost(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """A step is the moment before, or after, something that lasts: a file is written, an alert is raised."""
+    feed.settings = {"step": 2}
+    steps, noted, write, ring = iter(range(step)), [True], files.replace, feed.alert
+
+    def lasting(what: Callable[[], object]) -> None:
+        for moment in (lambda: None, what):
+            moment()
+            if next(steps, None) is None:
+                raise Killed
+
+    def written(path: Path, data: bytes) -> None:
+        lasting(lambda: write(path, data))
+        noted[0] = True
+
+    def alert(found: Anomaly, payload: Mapping[str, Any]) -> None:
+        noted[0] = False
+        lasting(lambda: ring(found, payload))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "replace", written)
+        feed.alert = alert
+        try:
+            await feed.reporter().report_batch(batch(1, 4))
+            await feed.reporter().report_batch(batch(5, 6))
+        except Killed:
+            clean = noted[0]
+        else:
+            clean = True
+            assert step == 14, "it ends in each of the 14 steps"
+    feed.alert = ring
+    await feed.reporter().report_batch(batch(1, 6))
+    await feed.reporter().report_batch(batch(5, 6))
+    assert feed.kept() == Kept(epoch="one", seq=6, state=b"6")
+    assert sorted(set(feed.raised)) == [2, 4, 6]
+    assert not clean or feed.raised == [2, 4, 6], "it was not killed while it raised: each alert once"
 
 
 async def test_alerts_of_detectors_are_shown_to_none(feed: Feed) -> None:
@@ -223,6 +285,14 @@ async def test_when_nothing_waits_everything_is_judged_at_the_time_of_the_last_e
     assert feed.raised == []
     await feed.reporter().report_batch(batch(100, 100))
     assert feed.raised == [datetime(2026, 11, 22, 3, 14, 15, tzinfo=timezone.utc).timestamp()]
+
+
+async def test_of_no_events_nothing_is_judged(feed: Feed) -> None:
+    """An alert is recorded now, which says nothing of how far the events are that it watches."""
+    feed.settings = {"step": 1000}
+    await feed.reporter().report_batch(batch(1, 100))
+    await feed.reporter().report_batch(batch(101, 101, event="anomaly_detected"))
+    assert len(feed.raised) == 1
 
 
 async def test_an_event_of_no_time_is_judged_now(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,6 +389,27 @@ async def test_what_a_detector_does_wrong_is_told_and_events_go_on(
     assert feed.faults[0].startswith(fault)
     assert feed.kept().seq == 3
     assert feed.kept().state == state
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"message": None}, {"value": "much"}, {"group": 3}, {"actions": "alert"}, {"kind": "odd"}, {"group": "\udc80"},
+        {"sample_count": 10**30}, {"event": object()},
+    ],
+)  # fmt: skip
+async def test_an_alert_that_nobody_could_record_is_none(feed: Feed, fields: dict[str, Any]) -> None:
+    """What a detector puts into one is for nobody to check but here: it is written down, and raised until it is."""
+
+    class Odd(Counting):
+        def score_one(self, event: str, payload: Mapping[str, Any]) -> Iterable[Anomaly]:
+            return [anomaly(1, **fields)] if self.count == 0 else super().score_one(event, payload)
+
+    feed.class_ = Odd
+    await feed.reporter().report_batch(batch(1, 3))
+    assert feed.raised == [3]
+    assert feed.kept() == Kept(epoch="one", seq=3, state=b"3")
+    assert len(feed.faults) == 1
 
 
 class Stateless(Detector):

@@ -1,7 +1,7 @@
 """What the metric of a threshold means: a statistic of an event over a window, for whoever judges or charts it.
 
     PROPERTY, mean(PROPERTY)     the mean of a property that is a number
-    p95(PROPERTY)                what 95 of 100 of its values do not exceed
+    p95(PROPERTY)                the 95th percentile of its values: 95 of 100 are below
     failure_share                failed / (succeeded + failed), of events that an enum tells this of
     count                        how many events there were
 

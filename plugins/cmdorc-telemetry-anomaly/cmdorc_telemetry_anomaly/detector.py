@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from math import inf
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
 
 from cmdorc_telemetry import clock
-from cmdorc_telemetry.detector import Detector
+from cmdorc_telemetry.detector import STATE_BYTES, Detector
 from cmdorc_telemetry.errors import ConfigError, nearest
 from cmdorc_telemetry.spec import Event, TelemetrySpec
 from cmdorc_telemetry.spec.metrics import Outcomes, outcomes_of
@@ -28,8 +29,10 @@ from .wording import message
 
 _VERSION = 1
 _AHEAD_SECONDS = 3600.0
-"""What is further ahead of the clock than this was recorded while the clock was wrong."""
+"""What is further ahead of the clock than this, or than a window, was recorded while the clock was wrong."""
 _LONGEST_NAME = 200
+_REST = 1 / 4
+"""Of a window: so long a value has to be back inside until an episode is over."""
 
 
 class _Watched(NamedTuple):
@@ -37,7 +40,8 @@ class _Watched(NamedTuple):
 
     event: Event
     rules: tuple[Rule, ...]
-    numbers: tuple[str, ...]
+    numbers: frozenset[str]
+    sketched: frozenset[str]
     outcomes: Outcomes | None
     group_by: str
     actions: tuple[str, ...]
@@ -88,8 +92,13 @@ class ThresholdDetector(Detector):
         self._length = self.settings.window_minutes * 60
         self._watched: dict[tuple[str, str], _Watched] = {}
         self._interval = 60.0
-        self._next_look = 0.0
-        self._state = _State(length=self._length)
+        self._begin(_State(length=self._length))
+
+    def _begin(self, state: _State) -> None:
+        """Go on from what was learnt, of which nothing is judged yet."""
+        self._state, self._next_look = state, 0.0
+        self._quiet: set[tuple[str, str, str | None]] = set()
+        """The groups that are as they were when they were judged last: spec, event, name."""
 
     # -- what is watched ---------------------------------------------------------------------------------------------
 
@@ -101,10 +110,9 @@ class ThresholdDetector(Detector):
             for event in latest.values():
                 rules = tuple(rules_of(event))
                 if rules and event.anomaly_detection is not None:
-                    numbers = {rule.metric.property for rule in rules if rule.metric.property is not None}
                     self._watched[spec.ref, event.name] = _Watched(
-                        event, rules, tuple(sorted(numbers)), outcomes_of(event), self._group_by(event),
-                        event.anomaly_detection.actions,
+                        event, rules, _properties(rules), _properties(rules, "p95"), outcomes_of(event),
+                        self._group_by(event), event.anomaly_detection.actions,
                     )  # fmt: skip
         self._interval = min((spec.config.check_interval_ms / 1000 for spec in on), default=60.0)
 
@@ -131,13 +139,16 @@ class ThresholdDetector(Detector):
 
     def learn_one(self, event: str, payload: Mapping[str, Any]) -> None:
         """Take an event into the window of its group."""
-        watched = self._watched.get((str(payload.get("spec")), event))
+        spec = str(payload.get("spec"))
+        watched = self._watched.get((spec, event))
         at = self._moment(payload)
         if watched is None or at is None or at <= self._state.now - self._length:
             return
-        groups = self._state.groups.setdefault(str(payload["spec"]), {}).setdefault(event, Groups())
-        seen = Observation(at, _numbers(watched, payload), _failed(watched, payload))
-        groups.learn(_group(watched, payload), seen, self._length, self.settings.groups)
+        groups = self._state.groups.setdefault(spec, {}).setdefault(event, Groups(by=watched.group_by))
+        seen = Observation(at, _numbers(watched, payload), _failed(watched, payload), watched.sketched)
+        group = _group(watched, payload)
+        groups.learn(group, seen, self._length, self.settings.groups)
+        self._quiet.discard((spec, event, group))
 
     def check(self, now: float) -> Iterable[Anomaly]:
         """What all events so far give rise to."""
@@ -149,36 +160,50 @@ class ThresholdDetector(Detector):
             at = datetime.fromisoformat(str(payload["timestamp"]).replace("Z", "+00:00")).timestamp()
         except (KeyError, ValueError, OverflowError):
             return None
-        latest = self._wall() + _AHEAD_SECONDS
+        latest = self._wall() + min(_AHEAD_SECONDS, self._length)
         if self._state.now > latest:  # it was the clock that was wrong: what was learnt then stands in the way
-            self._state = _State(length=self._length)
-            self._next_look = 0.0
+            self._begin(_State(length=self._length))
         return at if at <= latest else None
 
     # -- judging -----------------------------------------------------------------------------------------------------
 
     def _look(self) -> list[Anomaly]:
-        """Judge every group, as of now."""
+        """Judge every group, as of now, that is not as it was."""
         now = self._state.now
         self._next_look = now + self._interval
         found: list[Anomaly] = []
-        for (spec, name), watched in self._watched.items():
-            groups = self._state.groups.get(spec, {}).get(name)
-            if groups is not None:
-                groups.trim(now, self._length)
-                for group_name, group in groups.all():
-                    found += self._judge(spec, watched, group_name, group)
+        quiet = set()
+        for spec, name, groups in self._learnt():
+            changed = groups.trim(now, self._length)
+            watched = self._watched.get((spec, name))
+            if watched is None:  # who knows of it may come later
+                continue
+            for group_name, group in groups.all():
+                key, whole = (spec, name, group_name), is_whole(group, now, self._length)
+                if key not in self._quiet or group_name in changed:
+                    found += self._judge(spec, watched, group_name, group, whole=whole)
+                ending = any(back < inf for back in group.episodes.values())
+                if not ending and (whole or not any(rule.awaits for rule in watched.rules)):
+                    quiet.add(key)
+        self._quiet = quiet
         return found
 
-    def _judge(self, spec: str, watched: _Watched, name: str | None, group: Group) -> Iterator[Anomaly]:
-        whole = is_whole(group, self._state.now, self._length)
-        episodes = set()
+    def _learnt(self) -> Iterator[tuple[str, str, Groups]]:
+        """The groups of every event of every spec."""
+        for spec, events in self._state.groups.items():
+            for name, groups in events.items():
+                yield spec, name, groups
+
+    def _judge(
+        self, spec: str, watched: _Watched, name: str | None, group: Group, *, whole: bool
+    ) -> Iterator[Anomaly]:  # fmt: skip
+        episodes = {}
         for rule in watched.rules:
             seen = rule.statistic(group.window)
-            verdict = judged(rule, seen, open_before=rule.key in group.episodes, margin=self.settings.margin,
-                             whole=whole)  # fmt: skip
-            if verdict.open:
-                episodes.add(rule.key)
+            verdict = judged(rule, seen, group.episodes.get(rule.key), now=self._state.now, whole=whole,
+                             margin=self.settings.margin, rest=self._length * _REST)  # fmt: skip
+            if verdict.back is not None:
+                episodes[rule.key] = verdict.back
             if verdict.begins and seen.value is not None:
                 yield self._anomaly(spec, watched, rule, seen.value, seen.sample, name)
         group.episodes = episodes
@@ -195,8 +220,13 @@ class ThresholdDetector(Detector):
     # -- what survives -----------------------------------------------------------------------------------------------
 
     def save(self) -> bytes:
-        """Windows and episodes."""
-        return msgspec.msgpack.encode(self._state)
+        """Windows and episodes. Where that is more than may be kept, the groups that were not seen for longest go."""
+        state = msgspec.msgpack.encode(self._state)
+        while len(state) > STATE_BYTES and any(groups.named for _, _, groups in self._learnt()):
+            for _, _, groups in self._learnt():
+                groups.make_room(len(groups.named) // 2 + 1)
+            state = msgspec.msgpack.encode(self._state)
+        return state
 
     def restore(self, state: bytes) -> None:
         """Go on with windows of the same length; others are of no use. Raises ValueError for what is no state."""
@@ -204,7 +234,17 @@ class ThresholdDetector(Detector):
         if restored.version != _VERSION:
             raise ValueError(f"it is of version {restored.version}")
         if restored.length == self._length:
-            self._state = restored
+            self._begin(restored)
+            for spec, name, groups in self._learnt():
+                watched = self._watched.get((spec, name))
+                if watched is not None and watched.group_by != groups.by:
+                    restored.groups[spec][name] = Groups(by=watched.group_by)
+
+
+def _properties(rules: Iterable[Rule], *statistics: str) -> frozenset[str]:
+    """The properties of which one of these statistics is judged; of which any is, where none is given."""
+    return frozenset(rule.metric.property for rule in rules if rule.metric.property is not None
+                     and (not statistics or rule.metric.statistic in statistics))  # fmt: skip
 
 
 def _numbers(watched: _Watched, payload: Mapping[str, Any]) -> dict[str, float]:

@@ -19,8 +19,8 @@ class Group(Struct, array_like=True):
     """When it was first seen, in seconds since the epoch."""
     last: float
     window: Window = field(default_factory=Window)
-    episodes: set[str] = field(default_factory=set)
-    """The keys of the rules that are broken now."""
+    episodes: dict[str, float] = field(default_factory=dict)
+    """The keys of the rules that are broken now, and since when their values are back inside; if not: infinity."""
 
 
 class Groups(Struct, array_like=True):
@@ -28,6 +28,8 @@ class Groups(Struct, array_like=True):
 
     named: dict[str, Group] = field(default_factory=dict)
     rest: Group | None = None
+    by: str = ""
+    """The property that names are values of: those of another one say nothing."""
 
     def learn(self, name: str | None, seen: Observation, length: float, most: int) -> None:
         """Take in an event of a group. Where there are too many, the one that was not seen for longest goes."""
@@ -37,24 +39,32 @@ class Groups(Struct, array_like=True):
             if name is None:
                 self.rest = group
             else:
-                self._make_room(most)
+                self.make_room(most)
                 self.named[name] = group
         group.first, group.last = min(group.first, seen.at), max(group.last, seen.at)
         group.window.add(seen, length)
 
-    def _make_room(self, most: int) -> None:
+    def make_room(self, most: int) -> None:
+        """Know of fewer than ``most`` groups that have names. Those that were not seen for longest go."""
         while len(self.named) >= most:
-            del self.named[min(self.named, key=lambda name: self.named[name].last)]
+            self.forget(min(self.named, key=lambda name: self.named[name].last))
 
-    def trim(self, now: float, length: float) -> None:
-        """Let go of what is too old at ``now``."""
+    def trim(self, now: float, length: float) -> set[str | None]:
+        """Let go of what is too old at ``now``. The groups that are others for it, by name."""
+        changed = set()
         for name, group in list(self.all()):
-            group.window.trim(now, length)
+            if group.window.trim(now, length):
+                changed.add(name)
             if group.last < now - FORGET_WINDOWS * length:
-                if name is None:
-                    self.rest = None
-                else:
-                    del self.named[name]
+                self.forget(name)
+        return changed
+
+    def forget(self, name: str | None) -> None:
+        """Know nothing of a group any more."""
+        if name is None:
+            self.rest = None
+        else:
+            del self.named[name]
 
     def all(self) -> Iterator[tuple[str | None, Group]]:
         """Every group, by name."""

@@ -41,12 +41,18 @@ def merged(sketches: Iterable[Mapping[int, int]]) -> Ranges:
 
 
 def quantile(ranges: Mapping[int, int], share: float) -> float | None:
-    """The least value that ``share`` (above 0, up to 1) of all values do not exceed; None of no values."""
-    rank = ceil(share * sum(ranges.values()) - 1e-9)
+    """What is ``share`` (0 to 1) of the way from the least value to the greatest, counted in values; None of no values.
+
+    Between two values it is as far between them: of few, it would otherwise be the greatest alone.
+    """
+    before, between = divmod(share * (sum(ranges.values()) - 1), 1)
+    seen, low = 0, None
     for number in sorted(ranges):
-        rank -= ranges[number]
-        if rank <= 0:
-            return _value_of(number)
+        seen += ranges[number]
+        if low is None and seen > before:
+            low = _value_of(number)
+        if low is not None and (not between or seen > before + 1):
+            return low + between * (_value_of(number) - low)
     return None
 
 

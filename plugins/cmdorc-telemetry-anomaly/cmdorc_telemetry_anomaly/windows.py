@@ -24,11 +24,12 @@ class Numbers(Struct, array_like=True):
     total: float = 0.0
     ranges: dict[int, int] = field(default_factory=dict)
 
-    def add(self, value: float) -> None:
+    def add(self, value: float, *, sketched: bool) -> None:
         """Take in a value."""
         self.count += 1
         self.total += value
-        sketch.add(self.ranges, value)
+        if sketched:
+            sketch.add(self.ranges, value)
 
 
 class Pane(Struct, array_like=True):
@@ -49,6 +50,8 @@ class Observation(NamedTuple):
     numbers: Mapping[str, float] = {}
     failed: bool | None = None
     """None where it neither failed nor succeeded."""
+    sketched: frozenset[str] = frozenset()
+    """Of which of the numbers a quantile is judged: the others need no sketch."""
 
 
 class Statistic(NamedTuple):
@@ -71,13 +74,15 @@ class Window(Struct, array_like=True):
         pane.decided += seen.failed is not None
         pane.failed += seen.failed is True
         for name, value in seen.numbers.items():
-            pane.numbers.setdefault(name, Numbers()).add(value)
+            pane.numbers.setdefault(name, Numbers()).add(value, sketched=name in seen.sketched)
 
-    def trim(self, now: float, length: float) -> None:
-        """Let go of the panes that are too old at ``now``."""
+    def trim(self, now: float, length: float) -> bool:
+        """Let go of the panes that are too old at ``now``. Whether there were any."""
         oldest = first_pane(now, length)
-        for number in [number for number in self.panes if number < oldest]:
+        old = [number for number in self.panes if number < oldest]
+        for number in old:
             del self.panes[number]
+        return bool(old)
 
     def count(self) -> int:
         """How many events there are."""
@@ -97,9 +102,8 @@ class Window(Struct, array_like=True):
 
     def p95(self, name: str) -> Statistic:
         """What 95 of 100 values of a property do not exceed."""
-        values = self._numbers(name)
-        ranges = sketch.merged(each.ranges for each in values)
-        return Statistic(sketch.quantile(ranges, QUANTILE), sum(each.count for each in values))
+        ranges = sketch.merged(each.ranges for each in self._numbers(name))
+        return Statistic(sketch.quantile(ranges, QUANTILE), sum(ranges.values()))
 
     def _numbers(self, name: str) -> list[Numbers]:
         return [pane.numbers[name] for pane in self.panes.values() if name in pane.numbers]

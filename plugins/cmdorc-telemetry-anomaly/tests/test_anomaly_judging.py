@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import inf
+
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,8 +35,14 @@ def event(*thresholds: Threshold, enabled: bool = True) -> Event:
     return Event(name="e", semantics=Semantics(what="w"), properties=properties, anomaly_detection=watch)
 
 
-def step(rule: Rule, value: float | None, before: bool, sample: int = 9, *, whole: bool = True) -> Verdict:
-    return judged(rule, Statistic(value, sample), open_before=before, margin=0.1, whole=whole)
+OPEN, CLOSED, BEGINS = Verdict(inf), Verdict(), Verdict(inf, True)
+
+
+def step(
+    rule: Rule, value: float | None, before: bool, sample: int = 9, *, whole: bool = True, rest: float = 0
+) -> Verdict:  # fmt: skip
+    back = inf if before else None
+    return judged(rule, Statistic(value, sample), back, now=1000, margin=0.1, rest=rest, whole=whole)
 
 
 @pytest.mark.parametrize(
@@ -46,59 +55,112 @@ def step(rule: Rule, value: float | None, before: bool, sample: int = 9, *, whol
 def test_one_alert_an_episode(rule: Rule, values: list[float | None], begins: str) -> None:
     is_open, told = False, ""
     for value in values:
-        is_open, begun = step(rule, value, is_open)
+        back, begun = step(rule, value, is_open)
+        is_open = back is not None
         told += "!" if begun else "."
         assert is_open or not begun
     assert told == begins
 
 
+def test_an_episode_is_over_when_the_value_stays_back() -> None:
+    """Of twenty events one more or less may make all the difference: that is no end, and no other beginning."""
+    told, back = [], None
+    for now, value in enumerate([101, 50, 50, 101, 50, 50, 50, 101, 50, 95, 50, 50, 50, 50, 50, 101]):
+        back, begins = judged(ABOVE, Statistic(value, 9), back, now=now, margin=0.1, rest=4, whole=True)
+        told.append((back, begins))
+    assert [now for now, (_, begins) in enumerate(told) if begins] == [0, 15]
+    assert [back for back, _ in told] == [inf, 1, 1, inf, 4, 4, 4, inf, 8, inf, 10, 10, 10, 10, None, inf]
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     values=st.lists(st.none() | st.floats(0, 300), max_size=50), margin=st.floats(0, 0.9),
-    rule=st.sampled_from([ABOVE, BELOW]),
+    rule=st.sampled_from([ABOVE, BELOW]), rest=st.integers(0, 5),
 )  # fmt: skip
-def test_between_two_alerts_the_value_was_back(values: list[float | None], margin: float, rule: Rule) -> None:
-    is_open, since = False, list[float | None]([None])
-    for value in values:
-        was = is_open
-        is_open, begun = judged(rule, Statistic(value, 9), open_before=was, margin=margin, whole=True)
+def test_between_two_alerts_the_value_was_back_for_long_enough(
+    values: list[float | None], margin: float, rule: Rule, rest: int
+) -> None:
+    back, since = None, list[float | None]([None])
+    for now, value in enumerate(values):
+        was = back
+        back, begun = judged(rule, Statistic(value, 9), was, now=now, margin=margin, rest=rest, whole=True)
         if begun:
-            assert not was
+            assert was is None
             assert value is not None
             assert rule.outside(value)
-            assert any(each is None or rule.inside(each, margin) for each in since)
+            inside = [each is None or rule.inside(each, margin) for each in since]
+            assert None in since or any(all(inside[at : at + rest + 1]) for at in range(len(inside) - rest))
             since.clear()
-        elif not is_open:
+        elif back is None:
             assert value is None or not rule.outside(value)
         since.append(value)
 
 
 def test_too_few_events_begin_nothing_and_end_nothing() -> None:
-    assert step(ABOVE, 200, False, 4) == Verdict(False)
-    assert step(ABOVE, 200, False, 5) == Verdict(True, True)
-    assert step(ABOVE, 200, True, 1) == Verdict(True)
-    assert step(ABOVE, 50, True, 1) == Verdict(False)
-    assert step(ABOVE, None, True, 0) == Verdict(False)
+    assert step(ABOVE, 200, False, 4) == CLOSED
+    assert step(ABOVE, 200, False, 5) == BEGINS
+    assert step(ABOVE, 200, True, 1) == OPEN
+    assert step(ABOVE, 50, True, 1) == CLOSED
+    assert step(ABOVE, None, True, 0) == CLOSED
 
 
 def test_events_that_stay_away_are_waited_for_as_long_as_a_window_is() -> None:
-    assert step(AWAITED, 0, False, 0, whole=False) == Verdict(False)
-    assert step(AWAITED, 0, False, 0) == Verdict(True, True)
-    assert step(AWAITED, 9, False, 9) == Verdict(True, True)
-    assert step(AWAITED, 10, False, 10) == Verdict(False)
+    assert step(AWAITED, 0, False, 0, whole=False) == CLOSED
+    assert step(AWAITED, 0, False, 0) == BEGINS
+    assert step(AWAITED, 9, False, 9) == BEGINS
+    assert step(AWAITED, 10, False, 10) == CLOSED
 
 
 def test_a_bound_of_zero_has_no_margin() -> None:
     none = ABOVE._replace(bound=0)
-    assert step(none, 0.1, False) == Verdict(True, True)
-    assert step(none, 0, True) == Verdict(False)
+    assert step(none, 0.1, False) == BEGINS
+    assert step(none, 0, True) == CLOSED
 
 
 def test_a_negative_bound_has_its_margin_on_the_right_side() -> None:
     low = ABOVE._replace(bound=-100)
-    assert step(low, -99, False) == Verdict(True, True)
-    assert step(low, -105, True) == Verdict(True)
-    assert step(low, -110, True) == Verdict(False)
+    assert step(low, -99, False) == BEGINS
+    assert step(low, -105, True) == OPEN
+    assert step(low, -110, True) == CLOSED
+
+
+def test_the_margin_ends_where_the_values_do() -> None:
+    """A tenth above 95 is more than all of 100 %: no episode would ever be over."""
+    full = BELOW._replace(bound=95, end=100)
+    assert step(full, 94, False) == BEGINS
+    assert step(full, 95.4, True) == OPEN
+    assert step(full, 95.5, True) == CLOSED
+    near = ABOVE._replace(bound=-4.5, end=-5)
+    assert step(near, -4.54, True) == OPEN
+    assert step(near, -4.55, True) == CLOSED
+    assert step(ABOVE._replace(end=0), 91, True) == OPEN, "the bound is nearer to 0 than to nothing else"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "end"),
+    [
+        ("count", "above", 0), ("count", "below", None), ("failure_share", "above", 0), ("failure_share", "below", 1),
+        ("duration_ms", "above", 0), ("p95(duration_ms)", "below", None), ("amount", "above", -5),
+        ("p95(amount)", "below", 5),
+    ],
+)  # fmt: skip
+def test_where_the_values_of_a_metric_end(text: str, kind: str, end: float | None) -> None:
+    counted = Property(type="bool")
+    declared = event(Threshold(metric=text, min=0.1, max=0.5))
+    properties = {name: prop for name, prop in declared.properties.items() if prop != counted}
+    found = {rule.kind: rule.end for rule in rules_of(msgspec.structs.replace(declared, properties=properties))}
+    assert found[kind] == end  # type: ignore[index]
+
+
+def test_events_are_counted_in_wholes() -> None:
+    """One run a day is what was asked for: that there is one again ends it, and not two."""
+    once, storm = AWAITED._replace(bound=1), Rule("count", Metric("count"), "above", 25, 5, 0)
+    assert step(once, 0, True, 0) == OPEN
+    assert step(once, 1, True, 1) == CLOSED
+    assert step(AWAITED, 10, True, 10) == OPEN
+    assert step(AWAITED, 11, True, 11) == CLOSED
+    assert step(storm, 24, True, 24) == OPEN
+    assert step(storm, 23, True, 23) == CLOSED
 
 
 def test_a_threshold_is_one_rule_a_bound() -> None:

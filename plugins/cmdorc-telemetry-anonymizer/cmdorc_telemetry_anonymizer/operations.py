@@ -127,7 +127,12 @@ def _bucketing(prop: Property, edges: Sequence[float]) -> Operation:
         if not _allows(prop, step):
             raise Refused("buckets", f"has {step:g}, which the property never is",
                           "edges that are values of the property")  # fmt: skip
-    return lambda value, secret: steps[bisect_right(steps, value) - 1]
+
+    def lower_edge(value: float, secret: Secret) -> float | None:
+        ranges = bisect_right(steps, value)  # it is in none where an older version of the event allowed lower ones
+        return steps[ranges - 1] if ranges else None
+
+    return lower_edge
 
 
 def _generalising(prop: Property, unit: str) -> Operation:
@@ -160,6 +165,6 @@ def moved_id(event_id: str, milliseconds: int, secret: Secret) -> str:
     if found.version == 7:
         behind = found.int & ((1 << _TIME_BITS) - 1)
         return str(uuid.UUID(int=milliseconds << _TIME_BITS | behind))
-    if found.version == 4:
+    if found.version == 4 or not found.int:
         return event_id
     return str(uuid.UUID(bytes=digest(secret, "event_id", event_id)[:16], version=4))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from cmdorc_telemetry import clock, files
 from cmdorc_telemetry.errors import StorageError
@@ -26,11 +27,20 @@ MOST_VALUES = 1000
 _MOST_KNOWN = 10_000
 _ID = 8
 """Bytes that an event's id takes."""
-_WAIT_SECONDS = 0.5
-"""How long another process may hold the file: the gate waits for a second at most."""
+_WAIT_SECONDS = 0.2
+"""How long another process may hold the file: the gate waits a second for an event, and then gives up for good."""
 _SCHEMA = """CREATE TABLE IF NOT EXISTS seen(
     property BLOB NOT NULL, value BLOB NOT NULL, install BLOB NOT NULL, last INTEGER NOT NULL, events BLOB NOT NULL,
     PRIMARY KEY(property, value)) WITHOUT ROWID"""
+
+
+class Seen(NamedTuple):
+    """A value that an event has, and how many events it takes until it is common."""
+
+    place: str
+    """What its values are counted as."""
+    value: str | float
+    k: int
 
 
 class Rarity:
@@ -42,41 +52,41 @@ class Rarity:
         """Values that are known to be common, by a hash and how often that takes: no need to look again."""
         self._warned = False
 
-    def is_common(self, name: str, value: object, event_id: str, k: int, secret: Secret) -> bool:
-        """Count a value, and say whether ``k`` events had it, this one included.
+    def common(self, seen: Iterable[Seen], event_id: str, secret: Secret) -> set[Seen]:
+        """Count the values of an event. Those of them that ``k`` events had, this one included.
 
-        Where the counts cannot be read or written, none is.
+        All of them are counted, or none is. Where the counts cannot be read or written, what is not known to be common
+        is not.
         """
-        known = digest(secret, name, value)
-        if (known, k) in self._common:
-            return True
+        hashed = {each: digest(secret, each.place, each.value) for each in seen}
+        found = {each for each, value in hashed.items() if (value, each.k) in self._common}
+        if len(found) == len(hashed):
+            return found
+        one = digest(secret, "event_id", event_id)[:_ID]
         try:
             with self._open() as db:
-                count = self._counted(db, name, known[:16], event_id, k, secret)
+                new = {each for each in hashed.keys() - found if self._counted(db, each, hashed[each], one, secret)}
         except (OSError, sqlite3.Error, StorageError) as fault:
             self._warn(fault)
-            return False
-        if count < k:
-            return False
+            return found
         if len(self._common) >= _MOST_KNOWN:
             self._common.clear()
-        self._common.add((known, k))
-        return True
+        self._common |= {(hashed[each], each.k) for each in new}
+        return found | new
 
-    def _counted(self, db: sqlite3.Connection, name: str, value: bytes, event_id: str, k: int, secret: Secret) -> int:
-        """The number of events, up to ``k``, that had ``value``."""
-        place, install = secret(name.encode())[:16], secret(b"install")[:8]
-        one = digest(secret, "event_id", event_id)[:_ID]
+    def _counted(self, db: sqlite3.Connection, seen: Seen, value: bytes, one: bytes, secret: Secret) -> bool:
+        """Whether enough events had ``value``, after the event ``one`` is counted."""
+        place, install, value = secret(seen.place.encode())[:16], secret(b"install")[:8], value[:16]
         row = db.execute("SELECT events FROM seen WHERE property=? AND value=?", (place, value)).fetchone()
         events: bytes = row[0] if row else b""
         count = len(events) // _ID
-        if count >= k or one in {events[at : at + _ID] for at in range(0, len(events), _ID)}:
-            return count
+        if count >= seen.k or one in {events[at : at + _ID] for at in range(0, len(events), _ID)}:
+            return count >= seen.k
         if row is None:
             db.execute("DELETE FROM seen WHERE install<>?", (install,))  # of an id that was given up
             self._make_room(db, place)
         db.execute("REPLACE INTO seen VALUES(?,?,?,?,?)", (place, value, install, int(clock.wall()), events + one))
-        return count + 1
+        return count + 1 >= seen.k
 
     def _make_room(self, db: sqlite3.Connection, place: bytes) -> None:
         """For one more value of a property. Those seen in the fewest events go first, the longest unseen of them."""
@@ -103,7 +113,7 @@ class Rarity:
             db.execute("COMMIT")
         except sqlite3.DatabaseError as fault:
             if not isinstance(fault, sqlite3.OperationalError):
-                files.set_aside(self._path)  # it is damaged; the next time a new one is begun
+                files.set_database_aside(self._path)  # it is damaged; the next time a new one is begun
             raise
         finally:
             db.close()

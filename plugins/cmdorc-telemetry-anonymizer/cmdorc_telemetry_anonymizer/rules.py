@@ -70,7 +70,7 @@ def compiled(settings: Settings, specs: Sequence[TelemetrySpec], where: str, key
             for name, prop in _shared(event):
                 path, rule = own.get(name) or (f"fields.{name}", general.get(name))
                 if rule is not None:
-                    treatments[name] = _treatment(event, name, prop, rule, refuse, path)
+                    treatments[name] = _treatment(spec, event, name, prop, rule, refuse, path)
     return table
 
 
@@ -87,7 +87,9 @@ def _own(settings: Settings, spec: TelemetrySpec, event: Event) -> Iterator[tupl
             yield name, (f'events."{written}".{name}' if "/" in written else f"events.{written}.{name}", rule)
 
 
-def _treatment(event: Event, name: str, prop: Property, rule: Rule, refuse: _Refusals, path: str) -> Treatment:
+def _treatment(
+    spec: TelemetrySpec, event: Event, name: str, prop: Property, rule: Rule, refuse: _Refusals, path: str
+) -> Treatment:  # fmt: skip
     masked = name in event.properties and event.masks(name)
     try:
         change = operation(prop, name, rule, masked=masked)
@@ -95,7 +97,7 @@ def _treatment(event: Event, name: str, prop: Property, rule: Rule, refuse: _Ref
         raise refuse(f"{path}.{fault.key}", f"{fault.found} ({event.name})", fault.expected) from None
     if name == "timestamp" and (rule.rare is not None or rule.remove):
         raise refuse(path, "takes 'timestamp' out", "generalise: without it nothing is shared")
-    place = name if name in BASE else f"{event.name} {name}"
+    place = name if name in BASE else f"{spec.meta.name}/{event.name} {name}"
     return Treatment(change, rule.rare, prop.max_items is not None, suppressed(prop), place)
 
 

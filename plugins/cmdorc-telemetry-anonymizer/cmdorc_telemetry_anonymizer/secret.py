@@ -27,7 +27,6 @@ class Key:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / "key"
-        self._key: bytes | None = None
         self._known: tuple[str, Secret] | None = None
 
     def of(self, install_id: str) -> Secret:
@@ -38,12 +37,13 @@ class Key:
         return self._known[1]
 
     def _ensured(self) -> bytes:
-        """The key; made where there is none. Safe between processes."""
-        if self._key is None:
-            files.private_dir(self._folder)
-            with files.FileLock(self._folder / "key.lock"):
-                self._key = self._read() or self._made()
-        return self._key
+        """The key; made where there is none. Safe between processes.
+
+        Asked for each install: an opt-out deleted the key of the one before.
+        """
+        files.private_dir(self._folder)
+        with files.FileLock(self._folder / "key.lock"):
+            return self._read() or self._made()
 
     def _read(self) -> bytes | None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cmdorc_telemetry.errors import ConfigError
@@ -80,7 +81,30 @@ def test_a_rule_for_an_event_stands_in_place_of_the_one_for_all() -> None:
 def test_base_fields_are_counted_over_all_events() -> None:
     found = table(fields={"os": {"rare": 3}, "duration_ms": {"rare": 3}})["cmdorc.core@1"]
     assert found["command_completed"]["os"].place == found["trigger_fired"]["os"].place == "os"
-    assert found["command_completed"]["duration_ms"].place == "command_completed duration_ms"
+    assert found["command_completed"]["duration_ms"].place == "cmdorc.core/command_completed duration_ms"
+
+
+def test_what_is_private_in_an_event_is_no_business_of_a_rule_for_all() -> None:
+    sold = Event(name="sold", semantics=Semantics(what="w"), properties={"mine": Property(type="count")})
+    shop = TelemetrySpec(meta=SHOP.meta, events=(*SHOP.events, sold))
+    found = table((shop,), fields={"mine": {"buckets": [10]}})["shop.web@1"]
+    assert "mine" in found["sold"]
+    assert "mine" not in found["paid"]
+
+
+def test_of_a_spec_that_has_shrunk_a_rule_is_refused_until_it_is_taken_out() -> None:
+    """A value, a property, an event that is no longer there: what the rule was for may have another name now."""
+    members = msgspec.structs.replace(PROPERTIES["plan"], members=("free",))
+    for written, properties in (
+        ({"plan": {"keep": ["free", "pro"]}}, {**PROPERTIES, "plan": members}),
+        ({"plan": {"rare": 3}}, {name: prop for name, prop in PROPERTIES.items() if name != "plan"}),
+    ):
+        table((SHOP,), events={"paid": written})
+        less = msgspec.structs.replace(SHOP.events[0], properties=properties)
+        with pytest.raises(ConfigError, match="plan"):
+            table((TelemetrySpec(meta=SHOP.meta, events=(less,)),), events={"paid": written})
+    with pytest.raises(ConfigError, match="no spec that is in force here declares such an event"):
+        table((CORE_SPEC,), events={"paid": {"plan": {"rare": 3}}})
 
 
 def test_a_spec_that_is_not_there_may_have_rules() -> None:

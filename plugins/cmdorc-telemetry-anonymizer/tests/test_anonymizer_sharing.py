@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import sqlite3
 import stat
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cmdorc_telemetry import NoopReporter, TelemetryLevel, clock, hookimpl
@@ -26,7 +35,10 @@ from cmdorc_telemetry.reporter import TelemetryReporter
 from cmdorc_telemetry.situation import Situation
 from cmdorc_telemetry.spec import CORE, load_spec
 from cmdorc_telemetry.spec.model import Event, Meta, Property, Semantics, TelemetrySpec
-from cmdorc_telemetry.types import Batch, BatchResult
+from cmdorc_telemetry.types import Batch, BatchResult, EventResult, Ledger, Setup
+from cmdorc_telemetry.types import Event as Shared
+from cmdorc_telemetry_anonymizer.anonymizer import Narrowing
+from cmdorc_telemetry_anonymizer.settings import Rule, Settings
 
 GRANTED = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NOW = datetime(2026, 11, 22, 3, 14, 15, tzinfo=timezone.utc).timestamp()
@@ -109,8 +121,8 @@ class Machine:
         }
         save_decision(self.home, grants, destinations)
 
-    def pipeline(self) -> Pipeline:
-        self.host = PluginHost(["anonymizer"], [self])
+    def pipeline(self, *also: object) -> Pipeline:
+        self.host = PluginHost(["anonymizer"], [self, *also])
         return Pipeline(Situation.read({"CMDORC_HOME": str(self.home.root)}), self.host)
 
     def record(self, *events: dict[str, Any], event: str = "probed") -> None:
@@ -126,11 +138,38 @@ class Machine:
     def shared(self, *events: dict[str, Any], event: str = "probed") -> list[dict[str, Any]]:
         """What reaches the destination of these events."""
         self.record(*events, event=event)
+        return self.flush(self.pipeline())
+
+    def flush(self, pipeline: Pipeline) -> list[dict[str, Any]]:
+        """What reaches the destination by and by."""
         before = len(self.got)
-        delivery = self.pipeline().delivery()
+        delivery = pipeline.delivery()
         assert delivery.flush(20)
         delivery.stop()
         return self.got[before:]
+
+    def setup(self) -> Setup:
+        """What the plugin is told when it is configured."""
+        user = Situation.read({"CMDORC_HOME": str(self.home.root)}).user
+        return Setup(name="anonymizer", settings=user.settings["anonymizer"], where=user.source,
+                     folder=self.home.plugins / "anonymizer", specs=(PROBE, load_spec(CORE)))  # fmt: skip
+
+    def show_payload(self) -> subprocess.CompletedProcess[bytes]:
+        """What a user sees of the newest run."""
+        environ = {**os.environ, "CMDORC_HOME": str(self.home.root), "CI": ""}
+        environ.pop("DO_NOT_TRACK", None)
+        command = [sys.executable, "-m", "cmdorc_telemetry", "show-payload", "command_completed"]
+        return subprocess.run(command, env=environ, capture_output=True, check=True, timeout=50)
+
+    def counted(self) -> list[int]:
+        """How many events each value is known of."""
+        with closing(sqlite3.connect(self.home.plugins / "anonymizer" / "seen.db")) as db:
+            return sorted(length // 8 for (length,) in db.execute("SELECT length(events) FROM seen"))
+
+    def ledger(self) -> Ledger:
+        """Of the destination."""
+        with closing(self.pipeline().open_spool()) as spool:
+            return spool.ledger()["keeping"]
 
 
 @pytest.fixture
@@ -301,3 +340,182 @@ def test_at_a_level_that_shares_less_there_is_less_to_do(machine: Machine) -> No
     (got,) = machine.shared(VALUES)
     assert got.keys() & PROBE.events[0].properties.keys() == {"flag"}
     assert machine.host.failures == {}
+
+
+# -- an event that comes again, and is looked at -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("still")
+def test_what_is_imported_again_is_known_by_its_id(machine: Machine) -> None:
+    """The spool is lost after the import, and the journal comes back: who got the events knows each by its id."""
+    machine.configure(RULES + "flag = { rare = 2 }\n")
+    machine.record(*[VALUES] * 3)
+    kept = machine.home.root.parent / "journal"
+    shutil.copytree(machine.home.journal, kept)
+    first = machine.flush(machine.pipeline())
+    counted = machine.counted()
+    for path in machine.home.spool.parent.glob(f"{machine.home.spool.name}*"):
+        path.unlink()
+    shutil.rmtree(machine.home.journal)
+    shutil.copytree(kept, machine.home.journal)
+    machine.home.journal.chmod(0o700)
+    machine.pipeline().open_spool().close()  # a destination that is new begins at the end of the spool
+    again = machine.flush(machine.pipeline())
+    assert len(first) == 3
+    assert [each["event_id"] for each in again] == [each["event_id"] for each in first]
+    assert [each["flag"] for each in first[1:]] == [True, True]
+    assert "flag" not in first[0]
+    assert again == [{**first[0], "flag": True}, *first[1:]], "three events had the value: it is no longer rare"
+    assert machine.counted() == counted, "each event counts once"
+
+
+def test_an_event_whose_acknowledgement_is_lost_comes_again_as_it_was(machine: Machine) -> None:
+    machine.configure(RULES)
+    machine.record(VALUES, VALUES)
+    lost = [True]
+
+    class Losing:
+        @hookimpl
+        def telemetry_reporters(self) -> list[type[TelemetryReporter]]:
+            class Keeping(NoopReporter):
+                name = "keeping"
+
+                async def report_batch(self, batch: Batch) -> BatchResult | None:
+                    machine.raw += [event.body for event in batch.events]
+                    if lost:
+                        lost.clear()
+                        raise ConnectionError("the answer was lost")
+                    ids = [event.event_id for event in batch.events]
+                    return BatchResult(results=tuple(EventResult(each, "duplicate") for each in ids))
+
+            return [Keeping]
+
+    machine.telemetry_reporters = Losing().telemetry_reporters  # type: ignore[method-assign]
+    machine.flush(machine.pipeline())
+    assert lost == []
+    assert machine.raw[:2] == machine.raw[2:]
+    ledger = machine.ledger()
+    assert (ledger.recorded, ledger.acknowledged, ledger.pending) == (2, 2, 0)
+
+
+def test_what_show_payload_prints_is_what_leaves_and_looking_counts_nothing(machine: Machine) -> None:
+    machine.configure("[telemetry.settings.anonymizer.events.command_completed]\nduration_ms = { rare = 3 }\n")
+    run = {"duration_ms": 1234, "state": "success", "final": True, "manual": False}
+    for number in range(1, 4):
+        machine.record(run, event="command_completed")
+        printed = {machine.show_payload().stdout for _ in range(3)}
+        assert machine.counted() == [number], "three looks and an import"
+        machine.flush(machine.pipeline())
+        assert printed == {machine.raw[-1]}
+        assert (b"1234" in machine.raw[-1]) == (number == 3)
+
+
+@pytest.mark.usefixtures("still")
+def test_a_sample_is_made_coarser_and_nothing_is_remembered_of_it(machine: Machine) -> None:
+    """Of nobody, with ids of zeros: it needs no key, makes no file, and counts stay as they are."""
+    machine.configure(RULES + "flag = { rare = 2 }\n")
+    folder = machine.home.plugins / "anonymizer"
+    zeros = "00000000-0000-0000-0000-000000000000"
+    setup = machine.setup()
+    narrowing = Narrowing(setup.read(Settings), setup)
+    fields = {**VALUES, "anonymous_install_id": zeros, "event_id": zeros, "timestamp": "2026-11-22T03:14:15Z"}
+    sample = Shared(spec="probe@1", name="probed", fields=fields)
+    shown = narrowing(sample)
+    assert shown.items() >= {"size": 1_000_000, "timestamp": "2026-11-22T03:00:00Z", "flag": None}.items()
+    assert HEX.fullmatch(shown["branch"])
+    assert "event_id" not in shown
+    assert not folder.exists()
+    machine.shared(VALUES, VALUES)
+    counted = machine.counted()
+    assert narrowing(sample) == shown
+    assert machine.counted() == counted == [2]
+
+
+# -- beside others -----------------------------------------------------------------------------------------------------
+
+
+class Another:
+    """An anonymizer that another plugin has; what it saw."""
+
+    def __init__(self, answer: Mapping[str, Any] | Exception) -> None:
+        self.answer, self.saw = answer, dict[str, Any]()
+
+    @hookimpl
+    def telemetry_anonymize(self, event: Shared) -> Mapping[str, Any]:
+        self.saw = dict(event.fields)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.usefixtures("still")
+def test_another_anonymizer_sees_what_this_one_left(machine: Machine) -> None:
+    machine.configure(RULES)
+    machine.record(VALUES)
+    another = Another({"size": None, "share": 108.0})
+    (got,) = machine.flush(machine.pipeline(another))
+    assert another.saw["timestamp"] == "2026-11-22T03:00:00Z"
+    assert another.saw["size"] == 1_000_000
+    assert "size" not in got
+    assert got["share"] == 108.0
+
+
+def test_where_one_of_them_fails_nothing_is_shared_and_the_event_is_still_counted_once(machine: Machine) -> None:
+    machine.configure("[telemetry.settings.anonymizer.events.probed]\nplan = { rare = 2 }\n")
+    machine.record({"plan": "pro", "size": 1})
+    pipeline = machine.pipeline(another := Another(ValueError("odd")))
+    assert machine.flush(pipeline) == []
+    assert another.saw["plan"] == "other"
+    with closing(machine.pipeline().open_spool()) as spool:
+        assert spool.withheld() == {"anonymizer:Another": 1}
+    assert machine.counted() == [1]
+
+
+@pytest.mark.usefixtures("still")
+def test_the_id_follows_a_timestamp_that_another_one_made_coarser(machine: Machine) -> None:
+    """Whose author forgot the time in the id: what comes out of this plugin tells no more than the timestamp does."""
+    machine.configure()
+    narrowing = Narrowing(Settings(), Setup(name="anonymizer", folder=machine.home.plugins / "x", specs=(PROBE,)))
+    id_of_its_second = f"{int(NOW * 1000):012x}"
+    fields = {"anonymous_install_id": "6f1c2a9e-0000-4000-8000-000000000001", "timestamp": "2026-11-22T00:00:00Z",
+              "event_id": f"{id_of_its_second[:8]}-{id_of_its_second[8:]}-7abc-8def-0123456789ab"}  # fmt: skip
+    changed = narrowing(Shared(spec="probe@1", name="probed", fields=fields))
+    day = int(datetime(2026, 11, 22, tzinfo=timezone.utc).timestamp()) * 1000
+    assert changed.keys() == {"event_id"}
+    assert changed["event_id"].replace("-", "") == f"{day:012x}7abc8def0123456789ab"
+
+
+def test_destinations_of_the_users_own_get_what_happened_and_others_what_is_left(machine: Machine) -> None:
+    machine.configure('[telemetry.to.mine]\nplugin = "keeping"\naudience = "private"\n' + RULES)
+    got = machine.shared(VALUES, VALUES)
+    mine, others = [each for each in got if "level" not in each], [each for each in got if "level" in each]
+    assert [each["size"] for each in mine] == [VALUES["size"]] * 2
+    assert [each["size"] for each in others] == [1_000_000] * 2
+    assert {each["event_id"] for each in mine}.isdisjoint(each["event_id"] for each in others)
+
+
+def test_while_others_count_rare_values_are_left_out_and_nobody_is_given_up(machine: Machine) -> None:
+    """However many rules there are, an event waits once: the gate gives up who takes a second."""
+    rules = "".join(f"{name} = {{ rare = 2 }}\n" for name in ("size", "plan", "branch", "who", "tool", "branches"))
+    machine.configure(f"[telemetry.settings.anonymizer.events.probed]\n{rules}")
+    machine.shared(VALUES)
+    with closing(sqlite3.connect(machine.home.plugins / "anonymizer" / "seen.db", isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        (got,) = machine.shared(VALUES)
+    assert machine.host.failures == {}
+    assert got["flag"] is True
+    assert got["plan"] == "other"
+    assert not got.keys() & {"size", "branch", "who", "tool", "branches"}
+
+
+def test_events_of_two_specs_that_have_one_name_are_counted_apart(tmp_path: Path) -> None:
+    other = msgspec.structs.replace(PROBE, meta=Meta(name="other"))
+    rules = Settings(events={"probed": {"plan": Rule(rare=2)}})
+    narrowing = Narrowing(rules, Setup(name="anonymizer", folder=tmp_path / "x", specs=(PROBE, other)))
+
+    def plan(spec: str) -> str:
+        fields = {"anonymous_install_id": "6f1c2a9e-0000-4000-8000-000000000001", "event_id": str(uuid.uuid4()),
+                  "timestamp": "2026-11-22T03:00:00Z", "plan": "pro"}  # fmt: skip
+        return str(narrowing(Shared(spec=spec, name="probed", fields=fields)).get("plan", "pro"))
+
+    assert [plan(spec) for spec in ("probe@1", "other@1", "probe@1", "other@1")] == ["other", "other", "pro", "pro"]
