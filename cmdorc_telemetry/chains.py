@@ -119,8 +119,8 @@ class Course:
         self.chains, self._trigger = chains, trigger
         self._began = clock.monotonic()
         self.epoch = clock.wall() - self._began
-        """When the monotonic clock was at 0: what its runs are told apart by, whatever is done to the other clock. It is
-        not the session's, for the monotonic one stands still while a machine sleeps."""
+        """When the monotonic clock was at 0: what its runs are told apart by, whatever is done to the other clock.
+        It is not the session's, for the monotonic one stands still while a machine sleeps."""
         self._id = ""
         self._runs = self._failed = self._cancelled = self.open = 0
         self._cut = self.ended = False
