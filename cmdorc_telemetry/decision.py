@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 
-from .config import TelemetryLevel
+from .config import DestinationConfig, TelemetryLevel
 from .consent import Consent
 from .declarations import declarations, waiting_fields
 from .policy import Policy
@@ -81,6 +81,11 @@ class Decision:
         """Whether a person said no, to everything."""
         consent = self.situation.consent
         return consent is not None and not self.trouble and not any(each.record for each in consent.grants.values())
+
+    def undecided(self, waiting: Iterable[DestinationConfig]) -> list[str]:
+        """Of destinations that wait for a yes, those that were agreed to where they led before."""
+        consent = self.situation.consent
+        return [to.name for to in waiting if consent is not None and consent.asks(to.name, to.identity)]
 
     # -- the least of then and now ------------------------------------------------------------------------------------
 

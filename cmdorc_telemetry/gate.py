@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from .errors import PluginError
 from .spec import BASE, Body, Level, Sampler, Shapes, sampled
 from .types import Captured, Event, Gated, Row
 
@@ -156,7 +157,7 @@ class Gate:
     def _way(self, spec: str, event: str, version: int, generation: str) -> _Way:
         """What is the same for all events of a kind that were recorded under one generation."""
         if self._blocked is not None:
-            return _Way("anonymizer")
+            return _Way("plugin-not-loaded")
         level = self._level_of(generation, spec.partition("@")[0])
         if level is None:
             return _Way("consent")
@@ -195,6 +196,27 @@ class Gate:
             if share < 1:
                 fields["sampling_rate"] = share
         return _encode(fields)
+
+    def preview(
+        self, spec: str, event: str, version: int, level: Level, body: Mapping[str, Any]
+    ) -> tuple[bytes, dict[str, str]]:
+        """What would be shared at ``level`` of a sample, and the fields that an anonymizer takes out, with its name.
+
+        Its install id is of zeros, nobody's: by that an anonymizer knows that it counts nowhere. Raises PluginError
+        where nothing of such an event would be shared, msgspec.ValidationError for what its spec does not allow.
+        """
+        if self._blocked is not None:
+            raise PluginError(self._blocked)
+        shape = self._shapes.shared(spec, event, level, version=version)
+        if shape is None:
+            raise PluginError("it has expired")
+        fields: dict[str, Any] = msgspec.to_builtins(msgspec.convert(body, shape))
+        taken: dict[str, str] = {}
+        try:
+            self._anonymize(Captured("event", spec, event, version, 0, msgspec.Raw(b"")), fields, shape, taken)
+        except _Withheld as reason:
+            raise PluginError(f"{str(reason).partition(':')[2]}, which anonymizes, holds it back") from None
+        return _encode(fields), taken
 
     def _anonymize(
         self, record: Captured, fields: dict[str, Any], shape: type[Body], taken: dict[str, str]

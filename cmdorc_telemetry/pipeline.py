@@ -20,7 +20,7 @@ from .decision import Decision, level_name
 from .delivery import Delivery, Destination
 from .destinations import configured_destinations, make_reporter
 from .detection import Detection
-from .discovery import installed
+from .discovery import installed, remedy
 from .erasure import load_owed
 from .errors import ConsentError, StorageError
 from .files import FileLock
@@ -81,7 +81,7 @@ class Pipeline:
         self.detection = Detection(host, situation.home, self.registry, lambda: self.situation)
         self.configured = configured_destinations(situation, self.classes)
         self.decision = Decision(situation, self.registry, self.shapes)
-        self._importer = Importer(self.home.journal, self.decision, self._gate())
+        self._importer = Importer(self.home.journal, self.decision, self.gate())
         self._expired = 0.0
         self._wishes: dict[str, tuple[str, Wishes]] = {}
         self._install_id = self._salt = b""
@@ -147,8 +147,9 @@ class Pipeline:
             log.warning("the spool could not be read and was moved to %s; a new one was begun", spool.moved_aside)
         try:
             if self.policy.record:  # otherwise nobody asked for its destinations to go
-                views = [*self.views(), *self.detection.absent(spool.ledger())]
-                spool.register(views, withdrawn=[to.name for to in self.waiting], owner_lives=self._owner_lives)
+                waiting, undecided = [to.name for to in self.waiting], self.decision.undecided(self.waiting)
+                spool.register([*self.views(), *self.detection.absent(spool.ledger())], withdrawn=waiting,
+                               undecided=undecided, owner_lives=self._owner_lives)  # fmt: skip
             self.heed(spool.policies())
             self._account(spool)
         except BaseException:
@@ -208,7 +209,8 @@ class Pipeline:
         self._tend(spool)
         return True
 
-    def _gate(self) -> Gate:
+    def gate(self) -> Gate:
+        """The last word on what may be shared."""
         anonymizers = {each.name: each for each in self.anonymizers}
         return Gate(self.shapes, self.decision.level_of, hidden=self.decision.hidden, anonymizers=anonymizers,
                     complain=self._complain, blocked=self.blocked(), key=lambda: self._salt)  # fmt: skip
@@ -257,7 +259,7 @@ class Pipeline:
         there = {point.name for point in installed(self.home.discovered)} if self.configured else set()
         return {
             to.name: f'add "{to.plugin}" to plugins in {to.where}' if to.plugin in there
-            else f"pip install cmdorc-telemetry-{to.plugin}"
+            else remedy(to.plugin, there, f"telemetry.to.{to.name}.plugin in {to.where}")
             for to in self.configured if to.plugin not in self.classes
         }  # fmt: skip
 
@@ -297,7 +299,7 @@ class Pipeline:
     def body_for(self, to: DestinationConfig, row: Row) -> bytes | DropReason | None:
         """What ``to`` gets of an event now: delivery and show-payload both ask here. None for nothing.
 
-        ``unwanted``: its receiver alone keeps the event away, which could be sent.
+        ``unwanted``: its receiver alone keeps the event away. ``before-your-yes``: it may have other events.
         """
         wanted = self.wishes(to.name).of(row.event)
         body = self._body_for(to, row, wanted)
@@ -305,7 +307,7 @@ class Pipeline:
             return "unwanted"
         return body
 
-    def _body_for(self, to: DestinationConfig, row: Row, wanted: Rule) -> bytes | None:
+    def _body_for(self, to: DestinationConfig, row: Row, wanted: Rule) -> bytes | DropReason | None:
         if to not in self.allowed or self._install_id not in row.private:
             return None
         if to.audience == "private":
@@ -313,7 +315,7 @@ class Pipeline:
                            version=row.version, subject=self.subject(row))  # fmt: skip
         consent = self.situation.consent
         if consent is not None and not consent.reaches(row.generation.partition("/")[0], to.name):
-            return None
+            return "before-your-yes"
         return self.shared_body(row, to.level, to.rename, wanted)
 
     def shared_body(
@@ -341,8 +343,8 @@ class Pipeline:
     ) -> Delivery:  # fmt: skip
         """The telemetry thread, not yet started.
 
-        ``also``: destinations of reporters injected by code. ``only``: the names it delivers to; None for all.
-        ``on_trouble`` is told what keeps it from delivering.
+        ``also``: destinations of reporters injected by code. ``only``: the names it delivers to; None for all. What
+        keeps it from delivering is told to ``on_trouble``.
         """
         routes = [route for route in (*self.routes(), *also) if only is None or route.name in only]
         return Delivery(open_spool or self.open_spool, routes, pump or self.pump, self.home.locks,

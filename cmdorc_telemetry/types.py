@@ -23,7 +23,8 @@ EventStatus = Literal["accepted", "duplicate", "rejected", "retry"]
 Audience = Literal["shared", "private"]
 DropReason = Literal[
     "journal-full", "storage-failed", "corrupt", "expired", "spool-full", "over-size", "rejected-by-server",
-    "withdrawn-consent", "destination-removed", "destination-changed", "reporter-gone", "discarded", "unwanted",
+    "withdrawn-consent", "before-your-yes", "destination-removed", "destination-changed", "reporter-gone", "discarded",
+    "unwanted",
 ]  # fmt: skip
 DROP_REASONS: Mapping[DropReason, str] = {
     "journal-full": "As many journal segments, or as many bytes, waited to be imported as the bounds allow.",
@@ -34,6 +35,7 @@ DROP_REASONS: Mapping[DropReason, str] = {
     "over-size": "It is too large for the receiver, also when it is alone.",
     "rejected-by-server": "The receiver will never take it.",
     "withdrawn-consent": "It may no longer be sent.",
+    "before-your-yes": "It was recorded before the yes to its destination.",
     "destination-removed": "Its destination was taken out of the configuration.",
     "destination-changed": "Its destination leads elsewhere now, or takes other events.",
     "reporter-gone": "It was for a reporter given by code, which is gone with its process.",
@@ -81,7 +83,7 @@ class Gated(Struct, frozen=True, kw_only=True):
 
     rows: tuple[Row, ...] = ()
     withheld: Mapping[str, int] = field(default_factory=dict)
-    """Shared bodies held back, by reason: level, consent, sampling, invalid, anonymizer, anonymizer:NAME."""
+    """Shared bodies held back, by reason: level, consent, sampling, invalid, plugin-not-loaded, anonymizer:NAME."""
     unreadable: int = 0
     """Records that are no events."""
 
@@ -197,18 +199,22 @@ class Event(Struct, frozen=True, kw_only=True):
     """An event as an anonymizer sees it: the fields that would be shared, read-only."""
 
     spec: str
-    """Spec and major version, such as ``cmdorc.core@1``."""
+    """The spec that declares it, and its major version, such as ``cmdorc.core@1``."""
     name: str
+    """Its name, such as ``command_completed``."""
     fields: Mapping[str, Any]
+    """Those that the user's level shares, base fields such as ``timestamp`` and ``event_id`` among them."""
 
 
 class BatchEvent(Struct, frozen=True):
     """One event of a batch: its id, its name and the body that the gate let out."""
 
     event_id: str
+    """A UUID: an event that comes again has the same."""
     event: str
+    """Its name, such as ``command_completed``."""
     body: bytes
-    """A JSON object, UTF-8: what show-payload prints."""
+    """A JSON object, UTF-8: what show-payload prints. ``payload`` is it, decoded: a fresh dict at each access."""
     seq: int = 0
     """Its number on this machine, growing; 0 for one that was never stored. No part of what is sent."""
 
@@ -223,7 +229,9 @@ class Batch(Struct, frozen=True, kw_only=True):
     """What one delivery hands to a reporter."""
 
     destination: str
+    """The name of the destination, as the user's configuration has it."""
     events: tuple[BatchEvent, ...]
+    """In the order in which they were recorded."""
     epoch: str = ""
     """Identifies what the drop counts belong to: another one for each spool, and for each install id."""
     drops: Mapping[str, int] = field(default_factory=dict)
@@ -235,8 +243,11 @@ class EventResult(Struct, frozen=True):
     """What became of one event of a batch."""
 
     event_id: str
+    """Which event of the batch."""
     status: EventStatus
+    """``duplicate``: it was there before; ``rejected``: never send it again; ``retry``: send it again."""
     reason: str | None = None
+    """Why it was rejected, as ``status`` and ``dead-letters`` show it; ``unwanted`` drops the event instead."""
 
 
 class BatchResult(Struct, frozen=True, kw_only=True):
@@ -252,19 +263,28 @@ class Anomaly(Struct, frozen=True, kw_only=True):
     """One alert of a detector, after hysteresis."""
 
     detector: str
+    """The detector's name, which is its plugin's unless it has one of its own."""
     event: str
+    """The name of the event that was judged."""
     metric: str
-    """As a threshold names it, such as ``duration_ms``, ``mean(duration_ms)``, ``failure_share``, ``count``."""
+    """As a threshold names it: ``duration_ms`` or another property, ``mean(…)`` or ``p95(…)`` of one,
+    ``failure_share``, ``count``. What is recorded is ``duration_ms``, one of the last four words, or ``other``."""
     kind: Literal["above", "below", "changed"]
+    """In which direction it left what is usual; ``changed`` where there is no direction."""
     value: float
+    """What was found. Finite."""
     threshold: float
+    """What was expected at most, or at least. Finite; where it is 0, no ratio is recorded."""
     sample_count: int
+    """How many events were judged together."""
     group: str | None = None
     """The group that was judged, such as a command name; None for all events together."""
     group_by: str = ""
-    """The property that the group is a value of."""
+    """The property that the group is a value of: empty exactly where ``group`` is None. Only the group of a
+    ``command_name`` is recorded."""
     message: str = ""
+    """It in words, for the person: at most 500 characters are recorded, and none are shared."""
     spec: str = ""
-    """The spec that declares the event, and its major version."""
+    """The spec that declares the event, and its major version: ``spec`` of the event."""
     actions: tuple[str, ...] = ("alert",)
     """What is to be done beside recording it: ``alert`` calls ``telemetry_anomaly``, ``log`` logs a warning."""

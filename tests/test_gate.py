@@ -483,7 +483,7 @@ def test_a_missing_anonymizer_blocks_everything() -> None:
     called = []
     gated = gate(record(body()), trigger(), anonymizers=[called.append], blocked="anonymizer 'x' is missing")
     assert [row.shared for row in gated.rows] == [None, None]
-    assert gated.withheld == {"anonymizer": 2}
+    assert gated.withheld == {"plugin-not-loaded": 2}
     assert called == []
 
 

@@ -209,7 +209,7 @@ def test_what_to_do_about_a_reporter_that_is_not_there(
                   '[telemetry.to.here]\nplugin = "plain"\n')  # fmt: skip
     assert machine.pipeline(carriers(plain=Plain)).missing() == {
         "roof": f'add "pigeon" to plugins in {machine.home.config}',
-        "sea": "pip install cmdorc-telemetry-bottle",
+        "sea": f"correct telemetry.to.sea.plugin in {machine.home.config}: did you mean 'otlp'?",
     }
     machine.write("")
     assert machine.pipeline().missing() == {}
@@ -225,7 +225,7 @@ def test_what_is_missing_may_have_been_an_anonymizer_and_blocks_everything_share
     spool = machine.open(pipeline)
     machine.orphan(pipeline)
     assert pipeline.pump(spool)
-    assert (pending(spool), pending(spool, "sea"), spool.withheld()) == (1, 0, {"anonymizer": 1})
+    assert (pending(spool), pending(spool, "sea"), spool.withheld()) == (1, 0, {"plugin-not-loaded": 1})
     machine.orphan(harmless)
     assert harmless.pump(spool)
     assert (pending(spool), pending(spool, "sea")) == (2, 1)
@@ -625,7 +625,47 @@ def test_a_destination_gets_nothing_that_was_recorded_before_its_yes(machine: Ma
     assert len(send(pipeline, spool, "far")) == 2
     rows = [item.row for item in spool.lease("new", 0.0).items]
     bodies = [pipeline.body_for(pipeline.allowed[1], row) for row in rows]
-    assert sorted(body is None for body in bodies) == [False, True]
+    assert [body for body in bodies if not isinstance(body, bytes)] == ["before-your-yes"]
+    assert len(bodies) == 2
+
+
+ELSEWHERE = '[telemetry]\n[telemetry.to.far]\nplugin = "plain"\nendpoint = "https://elsewhere.example"\n'
+
+
+def moved(machine: Machine) -> Pipeline:
+    """One event waits for a destination, which leads elsewhere now; and one that came since."""
+    machine.imported(machine.far())
+    machine.write(ELSEWHERE)
+    pipeline = machine.pipeline(carriers(plain=Plain))
+    machine.orphan(pipeline)
+    assert [to.name for to in pipeline.waiting] == ["far"]
+    spool = machine.imported(pipeline)
+    assert (spool.ledger()["far"].pending, dict(spool.ledger()["far"].dropped)) == (3, {})
+    assert [route.name for route in pipeline.routes()] == ["history"]
+    return pipeline
+
+
+def test_a_slip_in_where_a_destination_leads_costs_nothing_when_it_is_put_right(machine: Machine) -> None:
+    moved(machine)
+    machine.write(FAR)
+    pipeline = machine.pipeline(carriers(plain=Plain))
+    spool = machine.open(pipeline)
+    assert len(send(pipeline, spool, "far")) == 3
+    assert dict(spool.ledger()["far"].dropped) == {}
+
+
+def test_a_yes_to_another_place_is_none_to_what_waited_for_the_one_before(machine: Machine) -> None:
+    moved(machine)
+    machine.agree()
+    ledger = machine.open(machine.pipeline(carriers(plain=Plain))).ledger()["far"]
+    assert (ledger.removed, ledger.pending, dict(ledger.dropped)) == (False, 0, {"destination-changed": 3})
+
+
+def test_a_no_to_another_place_drops_what_waited(machine: Machine) -> None:
+    identity = moved(machine).waiting[0].identity
+    save_decision(machine.home, {}, declined={"far": identity})
+    ledger = machine.open(machine.pipeline(carriers(plain=Plain))).ledger()["far"]
+    assert (ledger.removed, dict(ledger.dropped)) == (True, {"withdrawn-consent": 3})
 
 
 def test_an_operator_needs_no_fields_to_be_shown(machine: Machine) -> None:

@@ -485,6 +485,33 @@ def test_a_destination_that_goes_elsewhere_now_begins_anew(spool: Spool) -> None
     assert ledger(spool).pending == 1
 
 
+def test_what_is_the_users_own_before_and_after_takes_along_what_waits(spool: Spool) -> None:
+    spool.register([View(name="own", audience="private", identity="here")])
+    put(spool, row(), row(), row())
+    settle(spool, leased(spool, "own", count=1), ACCEPTED)
+    lease = leased(spool, "own", count=1)
+    settle(spool, lease, RETRY)
+    spool.postpone("own", NOW + 900, "it is full")
+    spool.register([View(name="own", audience="private", identity="there")])
+    found = ledger(spool, "own")
+    assert (found.acknowledged, found.pending, dict(found.dropped)) == (1, 2, {})
+    assert (found.failures, found.next_try, found.last_error, found.last_report) == (0, 0, "", 0), "it begins anew"
+    settle(spool, leased(spool, "own", now=NOW + 10), ACCEPTED, ACCEPTED)
+    assert (ledger(spool, "own").acknowledged, ledger(spool, "own").pending) == (3, 0)
+
+
+def test_where_a_destination_led_before_is_known_if_anything_went_there(spool: Spool) -> None:
+    for place in ("a b", "never", "c", "a b"):
+        spool.register([View(name="far", identity=place)])
+        if place != "never":
+            put(spool, row())
+            settle(spool, leased(spool, count=1), ACCEPTED)
+    spool.register([])  # a place of somebody else's waits for its yes, and takes over the name with it
+    spool.register([View(name="far", identity="last")])
+    assert sorted(spool.former(0.0)) == [("far", "a b"), ("far", "c")]
+    assert spool.former(NOW + 1) == []
+
+
 def test_what_is_sent_next_is_in_order_and_without_what_was_set_aside(spool: Spool) -> None:
     spool.register([far(kinds=frozenset({A}))])
     put(spool, row(), row("b"), row(at=NOW + 1), row(at=NOW + 2))

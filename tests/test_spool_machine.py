@@ -89,8 +89,10 @@ class Model:
         if target is None:
             self.targets[view.name] = Target(view, self.last)
             return
-        if not target.removed and target.view.identity != view.identity:
-            self.give_up(target, "destination-changed")
+        if target.view.identity != view.identity:
+            target.failures, target.until = 0, 0.0
+            if not target.removed and not target.view.audience == view.audience == "private":
+                self.give_up(target, "destination-changed")
         if target.removed:
             target.removed, target.cursor = False, self.last
         else:
@@ -278,18 +280,24 @@ class SpoolMachine(RuleBasedStateMachine):
     def remove(self, which: int, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(NAMES))
         withdrawn, lives = data.draw(st.sampled_from(((), ("one",), NAMES))), data.draw(st.booleans())
-        self.register(which, [each for each in self.views() if each.name != name], withdrawn, lives)
+        undecided = (name,) if data.draw(st.booleans()) else ()
+        self.register(which, [each for each in self.views() if each.name != name], withdrawn, lives, undecided)
 
     def views(self) -> list[View]:
         return [target.view for target in self.model.present() if not target.injected]
 
-    def register(self, which: int, views: list[View], withdrawn: tuple[str, ...] = (), lives: bool = True) -> None:
+    def register(
+        self, which: int, views: list[View], withdrawn: tuple[str, ...] = (), lives: bool = True,
+        undecided: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         model = self.model
-        self.spools[which].register(views, withdrawn=withdrawn, owner_lives=lambda owner: lives)
+        self.spools[which].register(
+            views, withdrawn=withdrawn, undecided=undecided, owner_lives=lambda owner: lives
+        )  # fmt: skip
         for view in views:
             model.place(view)
         for name, target in model.targets.items():
-            if target.removed or name in {view.name for view in views} or (target.injected and lives):
+            if target.removed or name in {*undecided, *(view.name for view in views)} or (target.injected and lives):
                 continue
             reason = "withdrawn-consent" if name in withdrawn else "destination-removed"
             model.give_up(target, "reporter-gone" if target.injected else reason)

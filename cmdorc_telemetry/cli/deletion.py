@@ -8,10 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import ConfigError
 from ..home import Home
 from .erasure import FILE
-from .machine import Machine
 from .wording import plural
 
 _SEGMENTS = (".seg", ".new", ".corrupt")
@@ -65,24 +63,23 @@ def _several(paths: list[Path], folder: Path, noun: str, gone: list[str], faults
         gone.append(f"{folder} ({plural(count, noun)})")
 
 
-def local_files(machine: Machine | None, agreed: Mapping[str, str], faults: list[str]) -> Iterator[Path]:
-    """The files that ``file`` destinations write to, ``local_file`` among them, those they rotated to, and the locks.
+def local_files(reached: Mapping[str, str], faults: list[str]) -> Iterator[Path]:
+    """The files that ``file`` destinations wrote to, ``local_file`` among them, those they rotated to, and the locks.
 
-    Of those in ``agreed`` alone (name → where it leads): others were never written to, and may be anybody's. Which of
-    them nobody can name any more, and which hold something else than events, is told in ``faults``.
+    Of those in ``reached`` (name → where it leads, or led), whatever the configuration says by now: others were never
+    written to, and may be anybody's. Which of them nobody can name any more, and which hold something else than
+    events, is told in ``faults``.
     """
-    if machine is None:
-        return
-    for to in machine.situation.user.destinations:
-        if to.plugin != FILE or agreed.get(to.name) != to.identity:
-            continue
-        try:
-            written = to.resolved(machine.situation.environ).get("path")
-        except ConfigError as fault:
-            faults.append(f"{fault}. The file of {to.name!r} stays: nobody knows which it is")
-            continue
-        if isinstance(written, str):
-            path = Path(os.path.expanduser(written))
+    for name, lead in reached.items():
+        plugin, _, place = lead.partition(" ")
+        key, _, written = place.partition("=")
+        if key == "path_env" and plugin == FILE:
+            if written not in os.environ:
+                faults.append(f"telemetry.to.{name}.path_env: {written!r} is not set. "
+                              f"The file of {name!r} stays: nobody knows which it is")  # fmt: skip
+            written = os.environ.get(written, "")
+        path = Path(os.path.expanduser(written))
+        if plugin == FILE and path.is_absolute():
             real = Path(os.path.realpath(path))
             named = [each for each in _inside(real.parent) if each == real or _is_rotated(each, real)]
             ours = [each for each in named if _holds_events(each)]

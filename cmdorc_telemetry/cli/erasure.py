@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -35,6 +36,9 @@ INTERRUPTED = 130
 FILE = "file"
 """The reporter that writes to this machine: ``local_file`` is short for a destination of it."""
 _PAUSE_SECONDS = 0.005
+_SETTING = re.compile(r" (?=\w+=)")
+"""Before each setting in where a destination leads."""
+_WRITTEN = re.compile(r" path=(.*?)(?= \w+=|$)")
 
 
 class Answer(NamedTuple):
@@ -50,14 +54,21 @@ class Answer(NamedTuple):
 
 
 def reached(home: Home) -> dict[str, str]:
-    """Every destination that may have got the id of now → where it leads: those agreed to, and those of the spool."""
+    """Every destination that may have got the id of now → where it leads: those agreed to, and those of the spool.
+
+    Where one led elsewhere before, that place is there beside it, with the place behind the name.
+    """
     from ..spool import Spool
 
     known: dict[str, str] = {}
+    former: list[tuple[str, str]] = []
     with suppress(StorageError), closing(Spool(home.spool, reading=True)) as spool:  # else, those agreed to are known
-        known = spool.identities(_since(home))
+        known, former = spool.identities(_since(home)), spool.former(_since(home))
     consent = _decision(home)
-    known |= consent.destinations if consent is not None else {}
+    agreed = consent.destinations if consent is not None else {}
+    former += [each for each in known.items() if agreed.get(each[0], each[1]) != each[1]]
+    known |= agreed
+    known |= {f"{name} ({address(lead)})": lead for name, lead in former if known.get(name) != lead}
     return {name: lead for name, lead in known.items() if not is_built_in(name)}
 
 
@@ -69,19 +80,17 @@ def _since(home: Home) -> float:
         return 0.0
 
 
-def give_up(machine: Machine | None, home: Home, identity: Identity | None) -> None:
+def give_up(machine: Machine | None, home: Home, identity: Identity | None, *, here: bool = False) -> None:
     """Note that the id of ``identity`` is to be erased wherever it may be; from here on it is nobody's.
 
-    But for files of this machine, which nobody has to be asked to delete. ``machine`` is None where the configuration
-    cannot be read. Raises StorageError: then nothing was changed.
+    But for the lines of ``file``, which nobody has to be asked to delete. ``here``: on this machine alone. ``machine``
+    is None where the configuration cannot be read. Raises StorageError: then nothing was changed.
     """
-    destinations = reached(home)
+    destinations = {name: lead for name, lead in reached(home).items()
+                    if lead.partition(" ")[0] != FILE and not (here and _on_disk(name, lead) is None)}  # fmt: skip
     for to in () if machine is None else machine.pipeline.configured:
-        if destinations.get(to.name) == to.identity:
-            if to.plugin == FILE:
-                del destinations[to.name]
-            else:  # a variable may lead elsewhere next time: what it says now is what counts
-                destinations[to.name] = _lead(to, os.environ)
+        if destinations.get(to.name) == to.identity:  # a variable may lead elsewhere next time: what it says now counts
+            destinations[to.name] = _lead(to, os.environ)
     if identity is not None and destinations:
         consent = _decision(home)
         generation = "" if consent is None else consent.generation
@@ -101,6 +110,18 @@ def _lead(to: DestinationConfig, environ: Mapping[str, str]) -> str:
         return to._replace(settings=to.resolved(environ)).identity
     except ConfigError:
         return to.identity
+
+
+def _on_disk(name: str, lead: str) -> DestinationConfig | None:
+    """The destination that led there, where that is a file of this machine: whoever wrote it can delete it, whatever
+    the configuration says by now. None where it is more than that, or something else."""
+    plugin, *places = _SETTING.split(lead)
+    found: dict[str, Any] = dict(place.split("=", 1) for place in places)
+    if "path" not in found or not found.keys() <= {"path", "port"}:
+        return None
+    if "port" in found:
+        found["port"] = int(found["port"])
+    return DestinationConfig(name, plugin, "private", settings=found, where="erasure.toml")
 
 
 # -- asking ---------------------------------------------------------------------------------------------------------
@@ -155,6 +176,18 @@ def quiet(path: Path, deadline: float, *, unlink: bool = False) -> bool:
     return True
 
 
+def _reporter(machine: Machine, plugin: str) -> type[TelemetryReporter] | None:
+    """The reporter of a plugin: of one that is disabled, too, since to erase what it wrote is what was asked for."""
+    from ..plugins import PluginHost
+
+    pipeline, user = machine.pipeline, machine.situation.user
+    if plugin in pipeline.classes or plugin in user.plugins:
+        return pipeline.classes.get(plugin)
+    host = PluginHost([plugin], destinations=[plugin])
+    host.configure(user, machine.home, pipeline.registry)
+    return host.reporters().get(plugin)
+
+
 class _Request:
     """One destination, asked on a thread of its own: what a reporter does may hang in ways that no loop can end."""
 
@@ -162,19 +195,26 @@ class _Request:
         self._machine, self._install_id, self._name = machine, install_id, name
         self._deadline = deadline
         self._answer = Answer(name, "is not asked yet: a batch is still on its way to it", False)
-        self._to = next((to for to in machine.pipeline.configured if to.name == name), None)
+        self._place = name.partition(" ")[0]
+        now = next((to for to in machine.pipeline.configured if to.name == self._place), None)
+        leads_there = now is not None and lead in (_lead(now, machine.situation.environ), now.identity)
+        self._to = now if leads_there else _on_disk(self._place, lead)
+        self._class = None if self._to is None else _reporter(machine, self._to.plugin)
         self._thread: threading.Thread | None = None
-        environ = machine.situation.environ
-        if self._to is None:
-            source = machine.situation.user.source
-            self._say(f"cannot be asked: it is not in {source} any more (it was {address(lead)})")
-        elif lead not in (_lead(self._to, environ), self._to.identity):
-            self._say(f"is not asked: it leads elsewhere now (it was {address(lead)})")
-        elif name in machine.missing:
-            lack, fix = machine.missing[name]
-            self._say(f"cannot be asked: {lack}: {fix}")
-        else:
+        if self._class is not None:
             self._thread = threading.Thread(target=self._run, name=f"erase-{name}", daemon=True)
+            return
+        if self._to is not None:
+            lack, fix = machine.missing.get(self._place) or (f"plugin {self._to.plugin} is not there, or broken",
+                                                             command_line("plugins"))  # fmt: skip
+            why = f"cannot be asked: {lack}: {fix}"
+        elif now is None:
+            source = machine.situation.user.source
+            why = f"cannot be asked: it is not in {source} any more (it was {address(lead)})"
+        else:
+            why = f"is not asked: it leads elsewhere now (it was {address(lead)})"
+        written = _WRITTEN.search(lead)
+        self._say(f"{why}. Delete {written[1]} yourself" if written else why)
 
     def _say(self, text: str, done: bool = False) -> None:
         self._answer = Answer(self._name, text, done)
@@ -192,7 +232,7 @@ class _Request:
 
     def _run(self) -> None:
         locks = self._machine.home.locks  # also of who took over from a process that was stopped
-        if not all(quiet(locks / f"{self._name}{kind}.lock", self._deadline) for kind in ("", ".heir")):
+        if not all(quiet(locks / f"{self._place}{kind}.lock", self._deadline) for kind in ("", ".heir")):
             return
         self._say("gave no answer in time")
         try:
@@ -209,8 +249,8 @@ class _Request:
 
     async def _asked(self) -> tuple[str, bool]:
         assert self._to is not None
-        reporter = make_reporter(self._machine.pipeline.classes[self._to.plugin], self._to,
-                                 self._machine.situation.environ)  # fmt: skip
+        assert self._class is not None
+        reporter = make_reporter(self._class, self._to, self._machine.situation.environ)
         try:
             left = max(self._deadline - clock.monotonic(), 0.0)
             if await asyncio.wait_for(reporter.erase([self._install_id]), left):
@@ -220,7 +260,7 @@ class _Request:
         finally:
             await reporter.close()
         if type(reporter).erase is TelemetryReporter.erase:
-            return "has no way to erase what it was sent", True
+            return f"has no way to erase what it was sent: whoever runs it may, by the id {self._install_id}", True
         return "did not confirm that it erased this install", False
 
 

@@ -51,16 +51,16 @@ def opt_out(local_only: bool) -> None:
     home = Home.of(application())
     failures: list[str] = []
     machine = _machine(failures)
-    written = list(local_files(machine, reached(home), failures))
+    written = list(local_files(reached(home), failures))
     if local_only:
         forget(home)
-    else:
-        try:
-            identity = stored_identity(home)
-        except StorageError as fault:
+    try:
+        identity = stored_identity(home)
+    except StorageError as fault:
+        if not local_only:
             failures.append(f"nobody can be asked to erase this install: {fault}")
-        else:
-            give_up(machine, home, identity)
+    else:
+        give_up(machine, home, identity, here=local_only)
     _say_no(home, failures)
     busy, ended = _busy(home)
     gone, faults = delete(home, written, busy)
@@ -77,7 +77,7 @@ def opt_out(local_only: bool) -> None:
     code = 1 if failures or faults else 0
     if ended:
         code = interrupted(home)
-    elif machine is not None and not local_only:
+    elif machine is not None:
         code = told(machine, ERASE_SECONDS) or code
     click.get_current_context().exit(code)
 

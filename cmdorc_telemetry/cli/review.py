@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,11 @@ import click
 from .. import clock
 from ..config import TelemetryLevel, load_layer
 from ..consent import Consent, Grant, save_decision
-from ..declarations import declarations, differences, unanswered
+from ..declarations import declarations, declares_shared, differences, unanswered
 from ..errors import ConfigError, ConsentError
 from .machine import Machine
 from .status import first_line
-from .waiting import decision, declined, level, specs, waiting
+from .waiting import cost, decision, declined, level, specs, waiting
 from .wording import command_line, moment_of, plural
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def review(yes: bool, config: Path | None) -> None:
         click.echo("Nothing waits for your answer.")
         return
     asking = can_ask()
-    plain: Ask = (lambda question: True) if yes else ask if asking else _nobody
+    plain: Ask = _agreed if yes else ask if asking else _nobody
     answers = _Answers(Screen(err=True), machine, consent, plain, ask if asking else _nobody)
     answers.collect()
     if not (asking or yes):
@@ -62,8 +62,13 @@ def review(yes: bool, config: Path | None) -> None:
     click.get_current_context().exit(0 if answers.all_agreed else 1)
 
 
+def _agreed(question: str) -> bool:
+    click.echo(f"{question} yes", err=True)
+    return True
+
+
 def _nobody(question: str) -> None:
-    return None
+    click.echo(question, err=True)
 
 
 class _Answers:
@@ -74,7 +79,7 @@ class _Answers:
 
         self._screen, self._machine, self._consent = screen, machine, consent
         self._plain, self._debug = plain, debug
-        self._examples = Examples(machine)
+        self._examples = Examples(machine, level(machine, consent))
         self._grants: dict[str, Grant] = {}
         self._destinations, self._declined = dict(consent.destinations), dict(consent.declined)
         self._answered = False
@@ -117,9 +122,9 @@ class _Answers:
         share = level(self._machine, self._consent)
         shown = min(share, TelemetryLevel.STANDARD)
         show_spec(self._screen, self._machine, self._examples, spec, shown)
-        here = share is TelemetryLevel.OFF
-        answer = self._ask(f"Record {spec.meta.name} {'on this machine only' if here else 'too, and share this'}?",
-                           self._plain)  # fmt: skip
+        how = "too, and share this" if declares_shared(spec) else "too, for you and destinations of your own"
+        how = "on this machine only" if share is TelemetryLevel.OFF else how
+        answer = self._ask(f"Record {spec.meta.name} {how}?", self._plain)
         if answer is None:
             return Grant()
         grant = Grant(decided_at=clock.iso(clock.wall()))
@@ -166,11 +171,7 @@ class _Answers:
         of, _, key = name.partition("/")
         event = spec.asked_for(of)
         prop = BASE[key] if event is None else event.properties[key]
-        examples: Mapping[str, str]
-        if event is None:
-            examples = self._examples.base(level(self._machine, self._consent))
-        else:
-            examples = self._examples.of(spec, event).values
+        examples = self._examples.base() if event is None else self._examples.of(spec, event).values
         self._screen.below(0, (name, "bold"), f"  {_WORDS[change]}")
         kind = values(prop) if event is None else recorded(event, key)
         show_field(self._screen, key, prop, kind, examples[key])
@@ -187,10 +188,18 @@ class _Answers:
         self._screen.below(2, destination_words(self._machine, to))
         if old is not None:
             self._screen.below(7, old, label="  Was")
+            if count := self._pending(to.name):
+                self._screen.below(2, cost(to.name, count))
         self._screen.line()
         answer = self._ask(f"Share with {to.name}, too?", self._plain)
         if answer is not None:
             (self._destinations if answer else self._declined)[to.name] = to.identity
+
+    def _pending(self, name: str) -> int:
+        """How many events wait for a destination, those included that no program has imported yet."""
+        with self._machine.spool() as spool:
+            found = spool.ledger().get(name)
+        return found.pending if found is not None else 0
 
 
 def _these(count: int) -> str:

@@ -17,13 +17,13 @@ from ..errors import StorageError
 from ..history import NAME as HISTORY
 from ..spec import LEVELS, Level
 from ..types import Ledger
-from .machine import Machine, Unread, target
+from .machine import Machine, Unread
 from .usage import Usage, records, usage
 from .waiting import declined, waiting
 
 State = Literal[
     "up-to-date", "pending", "waiting", "set-aside", "waits-for-your-yes", "declined", "plugin-missing",
-    "misconfigured", "off",
+    "misconfigured", "off", "blocked", "removed",
 ]  # fmt: skip
 
 
@@ -116,14 +116,17 @@ def standing(machine: Machine, problem: str = "") -> Standing:
         problems.append(str(fault))
     if pipeline.policy.record and machine.home.telemetry.exists() and not _writable(machine.home.telemetry):
         problems.append(f"{machine.home.telemetry} cannot be written to: what is recorded is dropped, nothing is sent")
+    if pipeline.policy.record:
+        problems += [f"{text}." for text in machine.unplaced.values()]
     blocked = pipeline.blocked()
     if blocked and pipeline.policy.record:
-        problems.append(f"Nothing is shared: {blocked}.")
+        problems.append(f"Nothing is shared: {blocked}. What happens until that is mended stays on this machine: "
+                        "it is not shared later, either.")  # fmt: skip
     now = clock.wall()
     places = [_place(machine, to, ledgers.get(to.name), now) for to in pipeline.configured]
     known = {place.name for place in places}
     there = [ledger for ledger in ledgers.values() if not ledger.removed]
-    places += [_injected(ledger) for ledger in there if not is_built_in(ledger.name) and ledger.name not in known]
+    places += [_unconfigured(each) for each in there if not is_built_in(each.name) and each.name not in known]
     asked = waiting(machine)
     return Standing(
         recording=policy.record,
@@ -180,9 +183,12 @@ def _place(machine: Machine, to: DestinationConfig, ledger: Ledger | None, now: 
         state, note = ("waiting", ledger.last_error) if ledger.next_try > now else ("pending", ledger.last_error)
     elif ledger.pending:
         state = "set-aside"
+    elif to.audience == "shared" and pipeline.blocked():
+        state = "blocked"
     wishes = pipeline.wishes(to.name)
-    return Place(name=to.name, plugin=to.plugin, target=target(to), audience=to.audience, state=state, note=note,
-                 fix=fix, asks=wishes.words(_level(machine, to)), unclear=wishes.unclear(), ledger=ledger)  # fmt: skip
+    return Place(name=to.name, plugin=to.plugin, target=machine.target(to), audience=to.audience, state=state,
+                 note=note, fix=fix, asks=wishes.words(_level(machine, to)), unclear=wishes.unclear(),
+                 ledger=ledger)  # fmt: skip
 
 
 def _level(machine: Machine, to: DestinationConfig) -> Level | None:
@@ -192,7 +198,10 @@ def _level(machine: Machine, to: DestinationConfig) -> Level | None:
     return level_name(min(machine.pipeline.policy.share, to.level or TelemetryLevel.DEBUG))
 
 
-def _injected(ledger: Ledger) -> Place:
-    """The reporter of a program that runs now, given by code."""
+def _unconfigured(ledger: Ledger) -> Place:
+    """The reporter of a program that runs now, given by code; or what was taken out of the configuration, and goes
+    with the next program that records."""
+    if not ledger.name.startswith("code-"):
+        return Place(name=ledger.name, plugin="", target="", audience="", state="removed", ledger=ledger)
     return Place(name=ledger.name, plugin="", target="a running program", audience="shared",
                  state="pending" if ledger.pending else "up-to-date", ledger=ledger)  # fmt: skip

@@ -9,7 +9,7 @@ from .. import clock
 from ..config import DestinationConfig, TelemetryLevel
 from ..consent import Consent
 from ..declarations import unanswered
-from .wording import command_line
+from .wording import command_line, plural
 
 if TYPE_CHECKING:
     from ..spec import TelemetrySpec
@@ -57,6 +57,12 @@ def destinations(machine: Machine) -> list[DestinationConfig]:
 def answer_line(machine: Machine) -> str:
     """The command by which a destination that waits gets its yes."""
     return command_line("opt-in" if machine.pipeline.policy.share is TelemetryLevel.OFF else "review")
+
+
+def cost(name: str, count: int) -> str:
+    """What a yes to a destination that leads elsewhere now does to what waits for it."""
+    return (f"{name}: {plural(count, 'event waits', 'events wait')} for where it led before. A yes, or a no, drops "
+            f"{'it' if count == 1 else 'them'}; where it leads there again, nothing is lost.")  # fmt: skip
 
 
 def decision(machine: Machine) -> Consent | None:

@@ -43,7 +43,7 @@ class _Asking:
 
     def __init__(self, machine: Machine, shown: Shown) -> None:
         pipeline, row = machine.pipeline, shown.row
-        self._row, self._to = row, shown.to
+        self._taken, self._to = shown.taken if row is None else row.withheld, shown.to
         self._captured: Mapping[str, Any] | None = None if row is None else json.loads(row.private)
         self._renamed = shown.to.rename if shown.to is not None else {}
         self._body: Mapping[str, Any] = json.loads(shown.body)
@@ -73,8 +73,8 @@ class _Asking:
             return ("audience", "private: only for you and what is yours") if there else None
         if prop.pii or prop.redact:
             return "spec", "marked as personal"
-        if self._row is not None and name in self._row.withheld:
-            return self._row.withheld[name], "removed, or given a value that its spec does not allow"
+        if name in self._taken:
+            return self._taken[name], "removed, or given a value that its spec does not allow"
         if not _covers(self._level, prop):
             return "level", f"shared at level {prop.level}"
         if name in self._waiting | self._lacking:

@@ -18,6 +18,8 @@ from ..types import Row, View
 from .file import SpoolFile
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+FORMER = "led "
+"""Begins the keys of what is kept of places that destinations led to: the name, where, and when it took events last."""
 
 
 class Kind(NamedTuple):
@@ -48,12 +50,15 @@ class Destinations(SpoolFile):
     """Adds and removes destinations; what the other parts of the spool ask about them."""
 
     def register(
-        self, views: Sequence[View], *, withdrawn: Sequence[str] = (), owner_lives: Callable[[str], bool] | None = None
-    ) -> None:
+        self, views: Sequence[View], *, withdrawn: Sequence[str] = (), undecided: Sequence[str] = (),
+        owner_lives: Callable[[str], bool] | None = None,
+    ) -> None:  # fmt: skip
         """Make ``views`` the destinations there are. A new one starts at the end; one that is gone loses its rows.
 
-        ``withdrawn`` are those gone because consent is: their rows are dropped for that reason. Destinations of
-        reporters injected by code are left alone while ``owner_lives`` says so.
+        One that leads elsewhere begins anew. Only what is the user's own before and after takes along what waits.
+        ``withdrawn`` are those gone because consent is: their rows are dropped for that reason. The ``undecided`` are
+        left as they are until a person has answered, and destinations of reporters injected by code while
+        ``owner_lives`` says so.
         """
         with self._write() as db:
             end = self._end(db)
@@ -62,10 +67,12 @@ class Destinations(SpoolFile):
                 before = old.get(view.name)
                 if before == view:
                     continue
-                if before is not None and before.identity == view.identity:
-                    self._change(db, before, view)
-                elif before is not None:
-                    self._abandon(db, before, "destination-changed")
+                self._lead_elsewhere(db, view)
+                if before is not None:
+                    if before.identity == view.identity or before.audience == view.audience == "private":
+                        self._change(db, before, view)
+                    else:
+                        self._abandon(db, before, "destination-changed")
                 kinds = None if view.kinds is None else json.dumps(sorted(view.kinds))
                 db.execute(
                     "INSERT INTO destination(name, audience, identity, kinds, cursor) VALUES(?,?,?,?,?) "
@@ -73,7 +80,7 @@ class Destinations(SpoolFile):
                     "kinds=excluded.kinds, cursor=CASE WHEN removed THEN excluded.cursor ELSE cursor END, removed=0",
                     (view.name, view.audience, view.identity, kinds, end),
                 )
-            known = {view.name for view in views}
+            known = {*undecided, *(view.name for view in views)}
             rows = db.execute("SELECT name, owner FROM destination WHERE NOT removed").fetchall()
             for name, owner in rows:
                 if name in known or (owner is not None and owner_lives is not None and owner_lives(owner)):
@@ -99,6 +106,14 @@ class Destinations(SpoolFile):
             if view is not None:
                 self._abandon(db, view, reason)
                 self._trim(db)
+
+    def _lead_elsewhere(self, db: sqlite3.Connection, view: View) -> None:
+        """Forget what one place said where another takes over its name, but not that it was there: it took events."""
+        elsewhere = "FROM destination WHERE name=? AND identity<>?"
+        db.execute(f"INSERT OR REPLACE INTO meta SELECT '{FORMER}'||name||' '||identity, last_report {elsewhere} "
+                   "AND last_report>0", (view.name, view.identity))  # fmt: skip
+        db.execute("UPDATE destination SET failures=0, next_try=0, last_report=0, last_error='', answer='{}', "
+                   "policy='{}', policy_at=0 WHERE name=? AND identity<>?", (view.name, view.identity))  # fmt: skip
 
     def _end(self, db: sqlite3.Connection) -> int:
         row = db.execute("SELECT seq FROM sqlite_sequence WHERE name='event'").fetchone()

@@ -13,7 +13,7 @@ from ..types import DropReason, EventResult, Lease, Leased, View
 from .destinations import Destinations
 
 _UNNAMED = EventResult("", "retry")
-_REASONS: tuple[DropReason, ...] = ("withdrawn-consent", "over-size", "unwanted")
+_REASONS: tuple[DropReason, ...] = ("withdrawn-consent", "before-your-yes", "over-size", "unwanted")
 """Those for which delivery itself gives an event up."""
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 
 from ..types import Ledger, Row
-from .destinations import Destinations, Kind
+from .destinations import FORMER, Destinations, Kind
 
 
 class Ledgers(Destinations):
@@ -40,6 +40,11 @@ class Ledgers(Destinations):
         """Where each destination of the configuration leads, and those removed that took anything after ``since``."""
         return dict(self._ask("SELECT name, identity FROM destination WHERE owner IS NULL AND "
                               "(NOT removed OR last_report >= ?)", (since,)))  # fmt: skip
+
+    def former(self, since: float) -> list[tuple[str, str]]:
+        """Name and place of where destinations led before, of those that took anything after ``since``."""
+        found = self._ask("SELECT key FROM meta WHERE key LIKE ? AND CAST(value AS REAL) >= ?", (f"{FORMER}%", since))
+        return [(key.split(" ")[1], key.split(" ", 2)[2]) for (key,) in found]
 
     def withheld(self) -> dict[str, int]:
         """Shared bodies that the gate held back, by reason."""

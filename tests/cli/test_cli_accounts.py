@@ -86,7 +86,7 @@ def test_another_key_needs_a_yes_of_its_own(machine, service: Service, terminal)
     assert service.got() == []  # what one account was to get is not the other's
     machine.record()
     assert service.got() == [f"{TWO} 3500"]
-    assert machine.json("status")["destinations"][-1]["ledger"]["dropped"] == {"withdrawn-consent": 1}
+    assert machine.json("status")["destinations"][-1]["ledger"]["dropped"] == {"destination-changed": 1}
 
 
 def test_no_key_is_in_what_people_are_shown_or_in_what_is_written_down(machine, service: Service) -> None:
@@ -152,7 +152,7 @@ def test_authors_are_told_what_such_settings_are_called() -> None:
 
     page = Path(config.__file__).parents[1].joinpath("docs", "writing-a-plugin.md").read_text(encoding="utf-8")
     (said,) = (part for part in page.split("\n\n") if part.startswith("A person agrees to who gets their events."))
-    names = [*config._ADDRESS, *config._ACCOUNT]
+    names = [*config.ADDRESS, *config._ACCOUNT]
     assert json.dumps(sorted(names)) == json.dumps(sorted(said.split("`")[1::2]))
 
 

@@ -407,7 +407,7 @@ def test_what_is_wrong_with_plugins_is_not_said_twice(machine) -> None:
     machine.plugin("broken", "import nothing_of_the_kind")
     machine.config('[telemetry]\nplugins = ["broken"]\n')
     note(machine.home, Owed("00000000-0000-4000-8000-000000000001", "", "", {"gone": "gone"}))
-    command = [sys.executable, "-m", "cmdorc_telemetry", "show-payload"]
+    command = [sys.executable, "-m", "cmdorc_telemetry", "review"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert done.stderr.count("nothing_of_the_kind") == 1
     assert done.stderr.endswith("\ngone: not erased yet. cmdorc-telemetry erase says why.\n")

@@ -20,6 +20,7 @@ from cmdorc_telemetry import NoopReporter, Telemetry
 from cmdorc_telemetry.application import CORE_SPEC
 from cmdorc_telemetry.cli import erase, erasure, optout
 from cmdorc_telemetry.cli import telemetry as group
+from cmdorc_telemetry.cli.deletion import local_files
 from cmdorc_telemetry.config import read_table
 from cmdorc_telemetry.consent import Grant, load_consent, save_decision
 from cmdorc_telemetry.erasure import load_owed
@@ -227,20 +228,40 @@ def test_a_reporter_that_cannot_erase_says_so(machine) -> None:
     machine.plugin("jot")
     machine.config('[telemetry]\nplugins = ["jot"]\n')
     machine.opt_in()
-    assert machine("opt-out").stderr == "jot: has no way to erase what it was sent\n"
+    identity = load_identity(machine.home)
+    assert identity is not None
+    told = f"jot: has no way to erase what it was sent: whoever runs it may, by the id {identity.install_id}\n"
+    assert machine("opt-out").stderr == told
 
 
 def test_a_destination_whose_plugin_is_gone_cannot_be_asked(machine) -> None:
     install = serve(machine, "yes")
-    text = machine.home.config.read_text()
-    machine.home.config.write_text(text.replace('plugins = ["server"]', "plugins = []"))
+    (info,) = machine.site.glob("server-*")
+    info.rename(machine.site / "gone")
     result = machine("opt-out", code=1)
-    assert result.stderr == (
-        f"s0: cannot be asked: plugin server is not enabled: telemetry enable server\n{KEPT}"
-    )  # fmt: skip
+    assert result.stderr.startswith("s0: cannot be asked: plugin server is not installed: ")
+    assert result.stderr.endswith(f"\n{KEPT}")
     assert left_over(machine) == {install: ("s0",)}
-    assert machine("enable", "server").stderr == "s0: erased what it held of this install\n"
+    (machine.site / "gone").rename(info)
+    assert machine("plugins").stderr == "s0: erased what it held of this install\n"
     assert (machine.work / "erased.txt").read_text() == f"{install}\n"
+
+
+def test_a_plugin_that_was_disabled_is_asked_still(machine) -> None:
+    install = serve(machine, "yes")
+    machine("disable", "server")
+    assert machine("opt-out").stderr == "s0: erased what it held of this install\n"
+    assert (machine.work / "erased.txt").read_text() == f"{install}\n"
+    assert set(machine.files()) == OFF
+
+
+def test_a_plugin_that_is_listed_and_broken_cannot_be_asked(machine) -> None:
+    serve(machine, "yes")
+    machine.forget_modules()
+    (machine.site / "server.py").write_text("raise RuntimeError")
+    told = machine("opt-out", code=1).stderr
+    assert told.count("RuntimeError") == 1
+    assert "s0: cannot be asked: plugin server is broken, or has no reporter server: telemetry plugins\n" in told
 
 
 def test_a_destination_that_is_gone_from_the_configuration_is_named_and_where_it_led(machine) -> None:
@@ -492,6 +513,167 @@ def test_a_file_that_holds_something_else_stays_although_it_was_agreed_to(machin
         "thesis.txt", "thesis.txt.1", "thesis.txt.lock",
     ]  # fmt: skip
     assert (machine.work / "link.jsonl").read_text() == "a thesis"
+
+
+@pytest.mark.parametrize("audience", ["shared", "private"])
+def test_the_file_before_goes_too_where_another_one_was_named_since(machine, audience: str) -> None:
+    for name in ("one", "two"):
+        machine.config(f'[telemetry]\nplugins = ["file"]\n[telemetry.to.file]\naudience = "{audience}"\n'
+                       f'path = "{machine.folder}/{name}.jsonl"\n')  # fmt: skip
+        machine("opt-in", "--yes") if name == "one" else machine("review", "--yes")
+        machine.record()
+        machine("flush")
+    assert len(list(machine.folder.glob("*.jsonl"))) == 2
+    shown = machine("opt-out")
+    assert shown.stderr == ""
+    assert f"deleted  {machine.folder}/one.jsonl\n" in shown.stdout
+    assert list(machine.folder.glob("*.jsonl*")) == []
+    assert set(machine.files()) == OFF
+
+
+def test_what_is_private_by_now_and_what_was_agreed_to_both_go(machine) -> None:
+    text = '[telemetry]\nplugins = ["file"]\n[telemetry.to.file]\npath = "{}/{}.jsonl"\naudience = "{}"\n'
+    machine.config(text.format(machine.folder, "one", "shared"))
+    machine.opt_in()
+    machine.record()
+    machine("flush")
+    machine.config(text.format(machine.folder, "two", "private"))
+    machine.record()
+    machine("flush")
+    assert len(list(machine.folder.glob("*.jsonl"))) == 2
+    assert machine("opt-out").stderr == ""
+    assert list(machine.folder.glob("*.jsonl*")) == []
+
+
+def test_a_file_that_a_variable_names_goes(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHERE", str(machine.folder / "mine.jsonl"))
+    machine.config('[telemetry]\nplugins = ["file"]\n[telemetry.to.mine]\nplugin = "file"\naudience = "private"\n'
+                   'path_env = "WHERE"\n')  # fmt: skip
+    machine.opt_in()
+    machine.record()
+    machine("flush")
+    machine.config("[telemetry\n")  # whatever has become of it
+    assert f"deleted  {machine.folder}/mine.jsonl\n" in machine("opt-out", code=1).stdout
+
+
+def test_no_file_of_the_folder_that_one_happens_to_be_in(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    (machine.work / "own.jsonl").write_text('{"event":"e"}\n')
+    assert list(local_files({"file": "file path=own.jsonl", "none": "file"}, [])) == []
+
+
+def metrics(machine) -> Path:
+    """A home that counts for the node exporter. The file."""
+    target = machine.folder / "a.prom"
+    machine.config('[telemetry]\nplugins = ["prometheus"]\n[telemetry.to.prometheus]\naudience = "private"\n'
+                   f'path = "{target}"\n')  # fmt: skip
+    machine.opt_in()
+    machine.record()
+    machine("flush")
+    assert target.exists()
+    return target
+
+
+def another_port(machine) -> None:
+    with machine.home.config.open("a") as file:
+        file.write("port = 19888\n")
+
+
+def no_table(machine) -> None:
+    machine.config('[telemetry]\nplugins = ["prometheus"]\n')
+
+
+def disabled(machine) -> None:
+    machine("disable", "prometheus")
+
+
+def forgotten(machine) -> None:
+    machine.config("[telemetry]\n")
+
+
+@pytest.mark.parametrize("options", [(), ("--local-only",)])
+@pytest.mark.parametrize("change", [another_port, no_table, disabled, forgotten])
+def test_what_a_reporter_wrote_on_this_machine_goes_whatever_the_configuration_says_by_now(
+    machine, change: Callable[..., None], options: tuple[str, ...]
+) -> None:  # fmt: skip
+    target = metrics(machine)
+    change(machine)
+    assert machine("opt-out", *options).stderr == "prometheus: erased what it held of this install\n"
+    assert not target.exists()
+    assert set(machine.files()) == OFF
+
+
+def test_nor_does_it_stay_where_something_was_recorded_since(machine) -> None:
+    target = metrics(machine)
+    machine.config(machine.home.config.read_text().replace("a.prom", "b.prom"))
+    machine.record()
+    machine("flush")
+    told = machine("opt-out").stderr
+    assert told == ("prometheus: erased what it held of this install\n"
+                    f"prometheus (prometheus path={target}): erased what it held of this install\n")  # fmt: skip
+    assert list(machine.folder.glob("*.prom")) == []
+    assert set(machine.files()) == OFF
+
+
+def test_where_it_leads_there_again_it_is_asked_once(machine) -> None:
+    target = metrics(machine)
+    for old, new in (("a.prom", "b.prom"), ("b.prom", "a.prom")):
+        machine.config(machine.home.config.read_text().replace(old, new))
+        machine.record()
+        machine("flush")
+    other = target.with_name("b.prom")
+    told = machine("opt-out").stderr
+    assert told == ("prometheus: erased what it held of this install\n"
+                    f"prometheus (prometheus path={other}): erased what it held of this install\n")  # fmt: skip
+
+
+def test_what_led_to_somebody_else_before_is_named(machine) -> None:
+    machine.plugin("server", SERVER)
+    for place in ("https://one.example", "https://two.example"):
+        machine.config('[telemetry]\nplugins = ["server"]\n[telemetry.to.s]\nplugin = "server"\naudience = "private"\n'
+                       f'endpoint = "{place}"\n')  # fmt: skip
+        machine.opt_in()
+        machine.record()
+        machine("flush")
+    told = machine("opt-out", code=1).stderr
+    lead = "server endpoint=https://one.example"
+    assert told == ("s: erased what it held of this install\n"
+                    f"s ({lead}): is not asked: it leads elsewhere now (it was {lead})\n{KEPT}")  # fmt: skip
+
+
+def test_who_wrote_a_file_is_told_all_that_said_where(machine) -> None:
+    code = SERVER.replace("endpoint: str", "port: int = 0\n        path: str")
+    machine.plugin("server", code.replace("print(*install_ids", "print(self.settings.port, self.settings.path"))
+    machine.config('[telemetry]\nplugins = ["server"]\n[telemetry.to.s]\nplugin = "server"\npath = "/x y"\nport = 8\n')
+    machine.opt_in()
+    machine.config("[telemetry]\n")
+    assert machine("opt-out").stderr == "s: erased what it held of this install\n"
+    assert (machine.work / "erased.txt").read_text() == "8 /x y\n"
+
+
+def test_a_file_that_nobody_is_there_to_delete_is_named(machine) -> None:
+    target = machine.folder / "kept by.txt"
+    machine.plugin("server", SERVER.replace("endpoint: str", "path: str"))
+    machine.config(f'[telemetry]\nplugins = ["server"]\n[telemetry.to.s]\nplugin = "server"\npath = "{target}"\n')
+    machine.opt_in()
+    machine.config("[telemetry]\n")
+    (info,) = machine.site.glob("server-*")
+    info.rename(machine.site / "gone")
+    told = machine("opt-out", code=1).stderr
+    assert told == ("s: cannot be asked: plugin server is not there, or broken: telemetry plugins. "
+                    f"Delete {target} yourself\n{KEPT}")  # fmt: skip
+
+
+def test_a_place_that_is_more_than_a_file_of_this_machine_is_named_and_not_asked(machine) -> None:
+    code = SERVER.replace("endpoint: str", "host: str = ''\n        path: str")
+    machine.plugin("server", code)
+    text = '[telemetry]\nplugins = ["server"]\n[telemetry.to.s]\nplugin = "server"\npath = "/x"\nhost = "{}"\n'
+    machine.config(text.format("far.example"))
+    machine.opt_in()
+    machine.config(text.format("other.example"))
+    told = machine("opt-out", code=1).stderr
+    assert told == ("s: is not asked: it leads elsewhere now (it was server host=far.example path=/x). "
+                    f"Delete /x yourself\n{KEPT}")  # fmt: skip
+    assert not (machine.work / "erased.txt").exists()
 
 
 def test_a_path_of_another_plugin_is_none_of_ours(machine) -> None:

@@ -304,12 +304,48 @@ def test_a_no_to_a_spec_is_final(machine, shop: Shop, terminal) -> None:
     assert decided(machine).grants["shop"].record is True
 
 
+def test_a_new_spec_that_shares_nothing_is_asked_for_once_as_what_it_is(machine, shop: Shop, terminal) -> None:
+    shop.upgrade(amount={**AMOUNT, "audience": "private"}, card={**CARD, "audience": "private"})
+    mine, other = machine.folder / "mine.jsonl", machine.folder / "other.jsonl"
+    shop.destinations += f'[telemetry.to.mine]\nplugin = "file"\naudience = "private"\npath = "{mine}"\n'
+    shop.destinations += f'[telemetry.to.other]\nplugin = "file"\naudience = "private"\npath = "{other}"\nevents = []\n'
+    shop.configure(plugins='"file"')
+    machine.opt_in()
+    said_by_enable = machine("enable", "shop").stdout
+    assert said_by_enable.endswith("Nothing of shop is recorded before your yes:\n  telemetry review\n")
+    asked = terminal("review")
+    asked.answer("Record shop too, for you and destinations of your own? [y/N] ", "y\n")
+    shown = said(asked)
+    assert "paid  Somebody paid\n" in shown
+    assert "  Why      because\n" in shown
+    assert "  To       mine (yours)\n" in shown
+    assert "\n  amount\n      What was paid (number, 0 to 10)\n" in shown
+    assert "\nNever shared: amount, card.\n" in shown
+    assert asked.end() == 0
+    assert machine("review").stdout == NOTHING
+    assert machine("enable", "shop").stdout == said_by_enable.replace("is enabled", "was enabled already").partition(
+        "Nothing of")[0]  # fmt: skip
+    shop.pay(amount=2)
+    assert shop.got() == []
+    assert [json.loads(line)["amount"] for line in mine.read_text().splitlines()] == [2.0]
+
+
+def test_a_private_spec_that_goes_nowhere_says_so(machine, shop: Shop) -> None:
+    shop.upgrade(amount={**AMOUNT, "audience": "private"})
+    shop.configure(plugins='"file"')
+    machine.opt_in()
+    shop.configure()
+    assert "  To       nobody: it stays on this machine\n" in machine("review", code=2).stderr
+
+
 def test_a_new_spec_on_this_machine_only(machine, shop: Shop) -> None:
     shop.configure(plugins='"file"')
     machine.opt_in("--local")
     shop.configure()
     result = machine("review", "--yes")
     assert result.stdout.startswith("Telemetry records on this machine only.\n")
+    assert "\n\nRecord shop on this machine only? yes\n\n" in result.stderr
+    assert "\n\n\n" not in result.stderr
     grant = decided(machine).grants["shop"]
     assert (grant.record, grant.share, grant.fields) == (True, TelemetryLevel.OFF, {})
 
@@ -346,6 +382,7 @@ def test_a_new_destination_waits_and_begins_with_its_yes(machine, shop: Shop, te
     assert [json.loads(line)["amount"] for line in board.read_text().splitlines()] == [3.0]
     ledgers = {each["name"]: each["ledger"] for each in machine.json("status")["destinations"]}
     assert ledgers["board"]["pending"] == 0
+    assert ledgers["board"]["dropped"] == {"before-your-yes": 1}, "and nobody withdrew anything"
 
 
 def test_a_no_to_a_destination_is_remembered_until_it_leads_elsewhere(machine, shop: Shop, terminal) -> None:
@@ -381,6 +418,9 @@ def test_a_destination_that_leads_elsewhere_is_shown_with_where_it_led(machine, 
     shown = machine("review", code=2).stderr
     assert "file  leads elsewhere now\n" in shown
     assert f"  Was  file path={shop.arrived}\n" in shown
+    assert "led before" not in shown
+    machine.home.spool.unlink()  # and nobody knows of anything that waits
+    assert "led before" not in machine("review", code=2).stderr
 
 
 # -- debug ------------------------------------------------------------------------------------------------------------
@@ -449,6 +489,8 @@ def test_without_a_terminal_it_shows_and_changes_nothing(machine) -> None:
     result = machine("review", code=2)
     assert result.stdout == ""
     assert f"{CHAIN}  new\n" in result.stderr
+    assert "\n\n\n" not in result.stderr
+    assert "\nShare this field, too?\n\n" in result.stderr
     assert result.stderr.endswith(
         "error: review: there is no terminal to ask on; nothing was changed; expected --yes\n"
     )
