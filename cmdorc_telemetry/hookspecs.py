@@ -75,7 +75,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def cmdorc_startup(session: Session) -> None:
     """An orchestrator was instrumented. Called once for each, on the caller's thread.
 
-    Example: ``def cmdorc_startup(session): print(session.command_count, "commands")``
+    Example: ``def cmdorc_startup(session): log.info("%d commands", session.command_count)``
     """
 
 
@@ -102,7 +102,7 @@ def cmdorc_chain(chain: Chain) -> None:
     trigger that it led to is still being handled: ``chain.outcome`` then says how. Runs name theirs in ``run.chain``.
     A chain that starts no run is none. Chains are followed only where some plugin has this hook.
 
-    Example: ``def cmdorc_chain(chain): print(chain.trigger, chain.outcome or "began")``
+    Example: ``def cmdorc_chain(chain): log.info("%s: %s", chain.trigger, chain.outcome or "began")``
     """
 
 

@@ -27,14 +27,19 @@ class Session(Struct, frozen=True, kw_only=True):
     uptime: float = 0.0
     """Seconds since the orchestrator was instrumented, monotonic. 0 at startup."""
     command_count: int = 0
+    """Commands that the orchestrator knows."""
     has_triggers: bool = False
+    """Whether any of them is started by an event."""
     trigger_count: int = 0
     """Distinct trigger patterns that start commands."""
     trigger_patterns: tuple[str, ...] = ()
+    """These patterns, as they are written."""
     executor_type: Literal["local_subprocess", "mock", "custom"] = "custom"
+    """What runs the commands: cmdorc's own executor, its mock, or one of the program's."""
     retrigger_policies: tuple[str, ...] = ()
     """One ``on_retrigger`` value a command, in the order of the configuration."""
     cmdorc_version: str = ""
+    """Of the cmdorc that is installed."""
     config_name: str | None = None
     """Name of the configuration file; None where the orchestrator was made without one that is known."""
 
@@ -55,36 +60,45 @@ class Chain(Struct, frozen=True, kw_only=True):
     runs: int = 0
     """How many were started."""
     failed: int = 0
+    """How many of those that have ended failed."""
     cancelled: int = 0
-    """How many of those that have ended failed, or were cancelled or abandoned."""
+    """How many were cancelled, or abandoned."""
     session_id: str = ""
+    """``id`` of the session that it belongs to."""
 
 
 class CompletedRun(Struct, frozen=True, kw_only=True):
     """One run that reached a final state, or that was abandoned at shutdown (``final`` is then False)."""
 
     run_id: str
+    """cmdorc's own, unique."""
     command_name: str
+    """As the configuration has it."""
     state: RunState
     """cmdorc's own value, the last one where a cancel finalised twice."""
     final: bool = True
+    """False where it was abandoned at shutdown."""
     started_at: float | None = None
     """Seconds since the epoch, UTC; in a chain they fit its begin and all durations, whatever was done to the clock
     meanwhile. None for a run that never started."""
     duration: float = 0.0
     """Seconds from running to final, monotonic; 0 for a run that never started."""
     manual: bool = True
+    """Whether it was started by hand, and not by an event."""
     trigger_event: str | None = None
     """The event that started the run; None for a manual one."""
     trigger_chain: tuple[str, ...] = ()
+    """The events that led to it, the first one first; empty for a manual one."""
     concurrent_runs: int = 1
     """Runs of this orchestrator that were live when this one ended, itself included."""
     timed_out: bool = False
+    """Whether its time was up; its state is then ``failed``."""
     arg_count: int = 0
     """Words of the resolved command line after the first."""
     cwd: str | None = None
     """Working directory of the command; None where it was the orchestrator's own."""
     session_id: str = ""
+    """``id`` of the session that it belongs to."""
     chain: Chain | None = None
     """The chain that started it, as it stood before this run was counted among its ends. None for a run that was
     started by hand, and where nobody listens to ``cmdorc_chain``."""
@@ -118,9 +132,13 @@ class Trigger(Struct, frozen=True, kw_only=True):
     """One trigger event and what came of it."""
 
     name: str
+    """The event's."""
     outcome: TriggerOutcome
-    """``ran`` (at least one run started), ``nothing``, ``cycle``, or ``refused`` (after shutdown)."""
+    """``ran``: at least one run started; ``nothing``: none; ``cycle``: it had come round, and started none;
+    ``refused``: it came after shutdown."""
     chain_depth: int = 0
     """Events before this one in its chain."""
     runs_started: int = 0
+    """Runs that it started itself."""
     session_id: str = ""
+    """``id`` of the session that it belongs to."""

@@ -22,6 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cmdorc_telemetry import CompletedRun, TelemetryReporter, hookimpl
+from cmdorc_telemetry.decoding import Secret
 from cmdorc_telemetry.detector import STATE_BYTES, Detector
 from cmdorc_telemetry.errors import Rejected, RetryLater
 from cmdorc_telemetry.gate import Gate
@@ -162,6 +163,19 @@ class Talkative(Shelf):
         path: str
         token: str = ""
         api_key: str | None = None
+
+
+class Repeating(Shelf):
+    class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+        path: str
+        lock: Secret[str] = ""
+
+        def __post_init__(self) -> None:
+            if not self.lock.isprintable():
+                raise ValueError(f"lock: found {self.lock!r}")
+
+        def __repr__(self) -> str:
+            return f"Settings(path={self.path!r})"
 
 
 class Forgetful(Shelf):
@@ -314,6 +328,7 @@ BROKEN_REPORTERS: list[tuple[str, type]] = [
     ("test_a_setting_that_is_misspelt_is_refused", Lenient),
     ("test_settings_leave_alone_what_every_destination_has", Greedy),
     ("test_secrets_do_not_show", Talkative),
+    ("test_secrets_do_not_show", Repeating),
     ("test_what_is_answered_for_has_arrived", Forgetful),
     ("test_what_is_answered_for_has_arrived", HalfSaid),
     ("test_one_event_alone_arrives", NoSingle),
@@ -869,7 +884,7 @@ BROKEN_LISTENERS: list[tuple[str, type]] = [
     ("test_it_takes_whatever_a_program_may_do", listening(_stumbles)),
     ("test_it_takes_whatever_a_program_may_do", Deaf),
     ("test_it_holds_nobody_up", listening(lambda run: time.sleep(0.01))),
-    ("test_it_prints_nothing", listening(lambda run: print(run.command_name))),
+    ("test_standard_output_stays_the_programs", listening(lambda run: print(run.command_name))),
 ]
 
 
@@ -886,6 +901,11 @@ def test_a_listener_that_breaks_a_promise_fails(test: str, broken: type, tmp_pat
 
 def test_there_is_a_listener_that_breaks_each_promise() -> None:
     assert {test for test, _ in BROKEN_LISTENERS} == promises(LifecycleContract) - GENERAL
+
+
+def test_a_bell_may_ring(tmp_path: Path) -> None:
+    ringing = listening(lambda run: print(end="\a", file=sys.stderr))
+    tried(BellContract, "test_standard_output_stays_the_programs", ringing, tmp_path)
 
 
 def test_who_cannot_count_need_not(tmp_path: Path) -> None:
