@@ -36,7 +36,7 @@ from . import (
     status,
     view,
 )
-from .wording import clean
+from .wording import clean, place
 
 __all__ = ["group", "telemetry"]
 
@@ -61,7 +61,7 @@ class _Group(click.Group):
 
 
 def _end(ctx: click.Context, fault: Exception, code: int) -> NoReturn:
-    click.echo(f"error: {clean(str(fault))}", err=True)
+    click.echo(f"error: {place(clean(str(fault)))}", err=True)
     ctx.exit(code)
 
 
@@ -69,7 +69,7 @@ class _Warnings(logging.Handler):
     """Shows what the core warns of."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"warning: {clean(record.getMessage())}", err=True)
+        click.echo(f"warning: {place(clean(record.getMessage()))}", err=True)
 
 
 def group(application: Application) -> click.Group:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from .. import clock
 from ..capture import Hasher, cwd_prefix
-from ..errors import StorageError
+from ..decision import level_name
+from ..errors import PluginError, StorageError
 from ..identity import load_identity
 from ..insights import newest_bodies
 from ..spec import BASE
-from .sample import constants, sample_properties
+from .sample import base_fields, constants, sample_properties
 
 if TYPE_CHECKING:
     from ..config import TelemetryLevel
+    from ..gate import Gate
     from ..spec import Event, TelemetrySpec
     from .machine import Machine
 
@@ -31,15 +35,17 @@ class Example(NamedTuple):
 
     values: Mapping[str, str]
     """Field → its value."""
-    own: bool
+    own: bool = False
     """Whether it is one that was recorded here, not a sample."""
+    trouble: str = ""
+    """Why nothing of such an event is shared."""
 
 
 class Examples:
-    """Values of a machine, for as long as a person is asked."""
+    """Values of a machine as ``level`` shares them, for as long as a person is asked."""
 
-    def __init__(self, of: Machine) -> None:
-        self._machine = of
+    def __init__(self, of: Machine, level: TelemetryLevel) -> None:
+        self._machine, self._level = of, level_name(level)
         try:
             self._identity = load_identity(of.home)
         except StorageError:  # a yes makes it anew
@@ -63,30 +69,56 @@ class Examples:
         decoded = sorted(map(json.loads, bodies), key=lambda body: str(body["timestamp"]))
         return {body["event"]: body for body in decoded}
 
-    def base(self, level: TelemetryLevel) -> dict[str, str]:
+    @cached_property
+    def _gate(self) -> Gate | None:
+        """What changes values, or keeps them back; None where nothing does."""
+        pipeline = self._machine.pipeline
+        return pipeline.gate() if pipeline.anonymizers or pipeline.blocked() else None
+
+    def _shared(self, spec: TelemetrySpec, event: Event, made: Mapping[str, Any]) -> Example:
+        """Values of an event, as anonymizers leave them. Raises ValidationError where its spec does not allow them."""
+        texts = {name: _text(made.get(name)) for name in (*BASE, *event.properties)}
+        if self._gate is None or self._level is None or not event.shared_at(self._level):
+            return Example(texts)
+        own = {name: value for name, value in made.items() if value is not None}
+        body = {"timestamp": clock.iso(clock.wall()), **own, **base_fields(self._machine.application),
+                "event": event.name, "spec": spec.ref, "level": self._level}  # fmt: skip
+        try:
+            shared, taken = self._gate.preview(spec.ref, event.name, event.major, self._level, body)
+        except PluginError as fault:
+            return Example(dict.fromkeys(texts, _text(None)), trouble=str(fault))
+        left = {name: _text(value) for name, value in json.loads(shared).items()}
+        return Example({**texts, **left, **{name: f"– ({by} takes it out)" for name, by in taken.items()}})
+
+    def base(self) -> Mapping[str, str]:
         """The fields that every event has."""
+        found = self._machine.pipeline.registry.find_event(self._machine.usual_event)
+        assert found is not None
         newest = max(self._recorded.values(), key=lambda body: str(body["timestamp"]), default={})
         made = {
+            **sample_properties(found[1], self._hasher),
             "event": self._machine.usual_event,
-            "event_id": "another one for each event",
             "spec": f"{self._machine.application.spec}@1",
-            **newest,
+            **{name: newest[name] for name in BASE if name in newest},
             **constants(self._machine.application),
-            "anonymous_install_id": self._identity.install_id if self._identity else "made when you say yes",
             "timestamp": clock.iso(clock.wall()),
-            "level": level.value,
+            "level": self._level,
         }
-        return {name: _text(made.get(name)) for name in BASE}
+        return {
+            **self._shared(*found, made).values,
+            "event_id": "another one for each event",
+            "anonymous_install_id": self._identity.install_id if self._identity else "made when you say yes",
+        }
 
     def of(self, spec: TelemetrySpec, event: Event) -> Example:
         """The own fields of an event."""
         recorded = self._recorded.get(event.name, {})
         made = sample_properties(event, self._hasher)
-        own = str(recorded.get("spec")).startswith(f"{spec.meta.name}@")
-        if own:
+        if str(recorded.get("spec")).startswith(f"{spec.meta.name}@"):
             hashes = {name: made[name] for name, prop in event.properties.items() if prop.type == "hash"}
-            made = {**hashes, **self._hashed(recorded), **recorded}
-        return Example({name: _text(made.get(name)) for name in event.properties}, own)
+            with suppress(msgspec.ValidationError):  # its spec was another one then
+                return self._shared(spec, event, {**hashes, **self._hashed(recorded), **recorded})._replace(own=True)
+        return self._shared(spec, event, made)
 
     def _hashed(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
         """The hashes that an event would have, of the names that it has for this machine alone."""

@@ -32,7 +32,7 @@ _WHOLE = {
     "sampling": ("sampling", "only a part of such events is shared"),
     "undeclared": ("the spec", "it has expired, or who sends does not know it: another project or program added it"),
     "invalid": ("the spec", "a value was not what it declares"),
-    "anonymizer": ("an anonymizer", "it failed, or an enabled plugin that may be one is missing"),
+    "plugin-not-loaded": ("a plugin", "it is enabled, could not be loaded, and may be an anonymizer"),
 }
 """Who held a whole event back, and why, by the reason that the gate counts it under."""
 
@@ -115,6 +115,7 @@ def _places(standing: Standing) -> Iterator[PlaceFacts]:
                          well=not ledger.failures, ledger=ledger)  # fmt: skip
     for each in standing.destinations:
         state, *more = (part if isinstance(part, str) else part[0] for part in state_of(each))
+        more += [f" ({each.note})"] if each.note and each.state != "plugin-missing" else []
         yield PlaceFacts(name=each.name, whose=_whose(each.audience), where=place(each.target), state=state,
                          note="".join(more).lstrip(" ,"), well=each.state in _WELL, ledger=each.ledger)  # fmt: skip
     for ledger in standing.removed:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import DestinationConfig
@@ -31,6 +32,8 @@ class Shown:
     """What the destination's reporter makes of the body, and sends where the event is alone; else the body itself."""
     kept: str = ""
     """Of what moment it is, where the history has it, and the spool no more."""
+    taken: Mapping[str, str] = field(default_factory=dict)
+    """Of a sample: the fields that an anonymizer takes out, with its name."""
 
 
 def lay_out(machine: Machine, shown: Shown, about: str) -> None:

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..config import DestinationConfig, Layer, load_layer
+from ..config import ADDRESS, DestinationConfig, Layer, load_layer
 from ..errors import ConfigError, SpecError
 from ..home import Home
 from ..situation import Situation
-from .wording import address, application, command_line
+from .wording import address, application, command_line, place
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -27,7 +27,6 @@ log = logging.getLogger("cmdorc_telemetry")
 
 HISTORY_SECONDS = 30.0
 """How long to wait for the history, which another process may be writing."""
-_TARGETS = ("endpoint", "url", "path", "host")
 
 config_option = click.option(
     "-c", "--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
@@ -184,34 +183,60 @@ class Machine:
             return f"plugin {plugin} is not enabled", command_line("enable", plugin)
         return f"plugin {plugin} is broken, or has no reporter {plugin}", command_line("plugins")
 
-    def fault(self, to: DestinationConfig) -> ConfigError | None:
-        """What is wrong with the settings of a destination; None also where its reporter is not there."""
+    @cached_property
+    def unplaced(self) -> dict[str, str]:
+        """Enabled reporters without a destination, since they need to be told where it is → what to do about it."""
+        from msgspec.structs import fields
+
+        user, served = self.situation.user, {to.plugin for to in self.pipeline.configured}
+        found = {}
+        for name, class_ in self.pipeline.classes.items():
+            if name in user.plugins and name not in served:
+                keys = [each.encode_name for each in fields(class_.Settings) if each.required]
+                needs = f"set {' and '.join(keys) or 'it up'} in [telemetry.to.{name}] of {place(str(user.source))}"
+                found[name] = f"{name} has no destination: {needs}"
+        return found
+
+    def settings(self, to: DestinationConfig) -> Any:
+        """What the reporter of a destination is made with; None where it is not there. Raises ConfigError."""
         from ..decoding import decode
 
         class_ = self.pipeline.classes.get(to.plugin)
         if class_ is None:
             return None
+        return decode(to.resolved(self.situation.environ), class_.Settings, to.where, key=f"telemetry.to.{to.name}")
+
+    def fault(self, to: DestinationConfig) -> ConfigError | None:
+        """What is wrong with the settings of a destination; None also where its reporter is not there."""
         try:
-            settings = to.resolved(self.situation.environ)
-            decode(settings, class_.Settings, to.where, key=f"telemetry.to.{to.name}")
+            self.settings(to)
         except ConfigError as fault:
             return fault
         return None
 
+    def target(self, to: DestinationConfig) -> str:
+        """Where a destination is, and whose there, in words without secrets; a variable's name with its ``$``.
 
-def target(to: DestinationConfig) -> str:
-    """Where a destination is, and whose there, in words without secrets; a variable's name with its ``$``."""
-    return " ".join((*_place(to), *to.account))
+        What its reporter does where nothing is written is an address, too.
+        """
+        settings = None if self.fault(to) else self.settings(to)
+        found = {key: getattr(settings, key, None) for key in ADDRESS}
+        found.update({key: to.settings[key] for key in ADDRESS if key in to.settings})
+        found.update({key: f"${to.settings[f'{key}_env']}" for key in ADDRESS if f"{key}_env" in to.settings})
+        return " ".join((*_places(**found), *to.account))
 
 
-def _place(to: DestinationConfig) -> Iterator[str]:
-    for key in _TARGETS:
-        if key in to.settings:
-            yield address(str(to.settings[key]))
-            return
-        if f"{key}_env" in to.settings:
-            yield f"${to.settings[f'{key}_env']}"
-            return
+def _places(endpoint: Any, url: Any, path: Any, host: Any, port: Any) -> Iterator[str]:
+    """Where these settings of a destination lead."""
+    if endpoint or url:
+        yield address(str(endpoint or url))
+        return
+    if path:
+        yield str(path)
+    if host and port:
+        yield f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    elif host and not path:
+        yield address(str(host))
 
 
 def project_layer(config: Path | None) -> tuple[Layer | None, str]:

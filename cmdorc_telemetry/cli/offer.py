@@ -11,10 +11,11 @@ import click
 
 from ..config import TelemetryLevel
 from ..decision import level_name
+from ..declarations import declares_shared
 from ..policy import in_ci
 from ..spec import BASE, Event, Property, TelemetrySpec
 from ..spec.outputs import recorded, sampled, values
-from .machine import Machine, target
+from .machine import Machine
 from .wording import application, command_line, place, plural
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def show_destinations(screen: Screen, machine: Machine, *, local: bool) -> None:
     shown = [to for to in machine.pipeline.configured if to.audience == "private" or not local]
     for to in shown:
         screen.below(2, (to.name, "bold"), "  ", destination_words(machine, to))
+    for text in machine.unplaced.values():
+        screen.below(2, f"{text}.", label="  ")
     if not shown and not local:
         screen.line("  nobody yet: no destination is configured, everything stays here")
 
@@ -63,7 +66,7 @@ def destination_words(machine: Machine, to: DestinationConfig) -> str:
     if to.level is not None and to.audience == "shared":
         limits.append(f"at most level {to.level.value}")
     lack = [machine.missing[to.name][0]] if to.name in machine.missing else []
-    return f"{place(target(to)) or to.plugin}  ({' · '.join((whose, *limits, *lack))})"
+    return f"{place(machine.target(to)) or to.plugin}  ({' · '.join((whose, *limits, *lack))})"
 
 
 def _recipients(machine: Machine, event: Event, level: TelemetryLevel) -> str:
@@ -82,6 +85,13 @@ def _recipients(machine: Machine, event: Event, level: TelemetryLevel) -> str:
     return (", ".join(gets) or "nobody yet") + (f"; not to {', '.join(not_to)}" if not_to else "")
 
 
+def _own(machine: Machine, event: Event) -> str:
+    """Which destinations of the user's own get an event, all of it."""
+    gets = [to.name for to in machine.pipeline.configured
+            if to.audience == "private" and (to.events is None or event.name in to.events)]  # fmt: skip
+    return f"{', '.join(gets)} (yours)" if gets else "nobody: it stays on this machine"
+
+
 # -- events and fields ------------------------------------------------------------------------------------------------
 
 
@@ -92,7 +102,7 @@ def show_specs(
     screen.line(("Every event", "bold"), "  has these fields")
     foreign = machine.application.foreign_fields
     base = {name: (prop, values(prop)) for name, prop in BASE.items() if name not in foreign}
-    _fields(screen, base, shown.base(level))
+    _fields(screen, base, shown.base())
     for spec in specs:
         show_spec(screen, machine, shown, spec, level)
 
@@ -100,7 +110,7 @@ def show_specs(
 def show_spec(
     screen: Screen, machine: Machine, shown: Examples, spec: TelemetrySpec, level: TelemetryLevel
 ) -> None:  # fmt: skip
-    """The events of one spec, and whose it is."""
+    """The events of one spec, and whose it is. One that shares nothing is shown as what it records for the user."""
     owners = f", of {', '.join(spec.meta.owners)}" if spec.meta.owners else ""
     screen.below(0, (spec.meta.title or spec.meta.name, "bold"), f"  {spec.meta.name}{owners}")
     screen.line()
@@ -112,9 +122,17 @@ def show_spec(
             example = shown.of(spec, event)
             screen.below(0, (spec.label(event), "bold"), f"  {event.semantics.what}")
             _labelled(screen, about(spec, event))
-            _labelled(screen, [("To", _recipients(machine, event, level)),
-                               ("Here", "the newest" if example.own else "none yet, a sample")])  # fmt: skip
+            to = f"nobody: {example.trouble}" if example.trouble else _recipients(machine, event, level)
+            _labelled(screen, [("To", to), ("Here", "the newest" if example.own else "none yet, a sample")])
             _fields(screen, {name: (prop, recorded(event, name)) for name, prop in shared.items()}, example.values)
+        elif event.properties and not declares_shared(spec):
+            screen.below(0, (spec.label(event), "bold"), f"  {event.semantics.what}")
+            _labelled(screen, (*about(spec, event), ("To", _own(machine, event))))
+            own = {name: (prop, recorded(event, name)) for name, prop in event.properties.items()}
+            _fields(screen, own, dict.fromkeys(own, ""))
+    if declares_shared(spec) and not any(event.shared_at(level_name(level)) for event in spec.events):
+        screen.line(f"  Level {level.value} shares nothing of it.")
+        screen.line()
     if private:
         screen.below(0, "Never shared: ", ", ".join(sorted(private)), ".")
         screen.line()

@@ -99,7 +99,7 @@ def _agreed(screen: Screen, machine: Machine, wanted: TelemetryLevel, yes: bool)
     screen.line(("Shared", "bold"), " at level ", (wanted.value, "bold"), ", with:")
     show_destinations(screen, machine, local=False)
     screen.line()
-    show_specs(screen, machine, Examples(machine), list(specs(machine)), wanted)
+    show_specs(screen, machine, Examples(machine, wanted), list(specs(machine)), wanted)
     show_exact(screen)
     screen.line()
     if not yes and not ask("Record, and share this?"):
@@ -177,12 +177,11 @@ def tell() -> None:
     policy = after.situation.policy()
     screen = Screen()
     screen.line(*first_line(policy.record, policy.share.value))
-    for limit in policy.limits:
-        screen.line(("! ", "yellow"), f"Lowered by {limit}.")
-    for name, (lack, fix) in after.missing.items():
-        screen.line(("! ", "yellow"), f"{name}: {lack}. Events wait for it.")
-        screen.line("  ", fix)
     screen.line()
+    for limit in policy.limits:
+        screen.warn(f"Lowered by {limit}.")
+    for name, (lack, fix) in after.missing.items():
+        screen.warn(f"{name}: {lack}. Events wait for it.", fix)
     local = policy.record and policy.share is TelemetryLevel.OFF
     screen.labelled([("The bytes", the_bytes(local=local)), ("State", command_line("status")),
                      ("Stop", command_line("opt-out"))])  # fmt: skip

@@ -36,6 +36,8 @@ def show_payload(event: str | None, to: str | None) -> None:
 
     machine = Machine()
     names = {each.name: each for each in machine.pipeline.configured}
+    if to in machine.unplaced:
+        raise ConfigError("--to", "", machine.unplaced[to])
     if to is not None and to not in (HISTORY, *names):
         raise _unknown("--to", to, (HISTORY, *names))
     known = [each.name for spec in machine.pipeline.registry for each in spec.events]
@@ -169,6 +171,7 @@ def _sample(machine: Machine, name: str, to: DestinationConfig | None, private: 
     found = machine.pipeline.registry.find_event(name)
     assert found is not None
     spec, event = found
+    taken: dict[str, str] = {}
     if private:
         level, body = None, private_sample(spec, event)
     else:
@@ -176,15 +179,23 @@ def _sample(machine: Machine, name: str, to: DestinationConfig | None, private: 
         limits = [wish for wish in wishes if wish is not None and wish is not TelemetryLevel.OFF]
         if not event.shared_at("debug"):
             raise TelemetryError(f"{name}: no level shares anything of it")
-        chosen = least_level(event, min(limits, default=TelemetryLevel.MINIMAL))
-        level, body = LEVELS[chosen.rank - 1], shared_sample(spec, event, chosen)
+        limit = min(limits, default=TelemetryLevel.MINIMAL)
+        chosen = least_level(event, limit)
+        if chosen is not limit:
+            click.echo(f"Level {limit.value} shares nothing of {name}: "
+                       f"this is what level {chosen.value} shares.", err=True)  # fmt: skip
+        level = LEVELS[chosen.rank - 1]
+        try:
+            body, taken = shared_sample(machine.pipeline.gate(), spec, event, chosen)
+        except PluginError as fault:
+            raise PluginError(f"{name}: nothing of it is shared: {fault}") from None
     if to is not None:
         wanted = replace(machine.pipeline.wishes(to.name).of(name), sampling=1.0)  # it stands for those that are sent
         narrowed = project(machine.pipeline.shapes, spec.ref, name, body, level=level, rename=to.rename, wanted=wanted)
         if narrowed is None:
             raise _unwanted(machine, to, name)
         body = narrowed
-    return Shown(spec, event, body, None, to, private, _encoded(machine, to, name, body))
+    return Shown(spec, event, body, None, to, private, _encoded(machine, to, name, body), taken=taken)
 
 
 def _about(machine: Machine, shown: Shown) -> str:

@@ -22,8 +22,9 @@ from ..capture import (
 )
 from ..capture.payloads import TelemetryPayloadBuilder
 from ..config import TelemetryLevel
+from ..gate import Gate
 from ..lifecycle import CompletedRun, Session, Trigger
-from ..spec import LEVELS, MASK, Event, Level, Property, Shapes, TelemetrySpec, bucket_labels, coerce
+from ..spec import LEVELS, MASK, Event, Property, TelemetrySpec, bucket_labels, coerce
 from .wording import application
 
 NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -46,9 +47,11 @@ def least_level(event: Event, level: TelemetryLevel) -> TelemetryLevel:
     return next(each for each in TelemetryLevel if level <= each and event.shared_at(LEVELS[each.rank - 1]))
 
 
-def shared_sample(spec: TelemetrySpec, event: Event, level: TelemetryLevel) -> bytes:
-    """The body that a shared destination would get at ``level``, which must share something of ``event``."""
-    builder = TelemetryPayloadBuilder(spec, level, bytes(32), _base(application()))
+def shared_sample(gate: Gate, spec: TelemetrySpec, event: Event, level: TelemetryLevel) -> tuple[bytes, dict[str, str]]:
+    """The body that a shared destination would get at ``level``, which must share something of ``event``; and what an
+    anonymizer takes out of it, with its name. Raises PluginError where nothing would be shared.
+    """
+    builder = TelemetryPayloadBuilder(spec, level, bytes(32), base_fields(application()))
     now = clock.wall()
     builders: dict[str, Callable[[], dict[str, Any]]] = {
         "orchestrator_started": lambda: builder.build_startup_payload(SESSION, now=now),
@@ -60,17 +63,14 @@ def shared_sample(spec: TelemetrySpec, event: Event, level: TelemetryLevel) -> b
         body = builders[event.name]()
     else:
         body = builder.build_payload(event.name, _placeholders(event), now=now)
-    name: Level = LEVELS[level.rank - 1]
-    shape = Shapes([spec]).shared(spec.ref, event.name, name)
-    assert shape is not None
-    return msgspec.json.encode(msgspec.convert(body, shape))  # in the order and form that the gate gives it
+    return gate.preview(spec.ref, event.name, event.major, LEVELS[level.rank - 1], body)
 
 
 def private_sample(spec: TelemetrySpec, event: Event) -> bytes:
     """The body that a destination of the user's own would get."""
     own = {name: value for name, value in sample_properties(event, None).items()
            if event.properties[name].type != "hash"}  # fmt: skip
-    base = {"event": event.name, **_base(application()), "spec": spec.ref, "timestamp": clock.iso(clock.wall())}
+    base = {"event": event.name, **base_fields(application()), "spec": spec.ref, "timestamp": clock.iso(clock.wall())}
     return msgspec.json.encode({**base, **own})
 
 
@@ -96,7 +96,8 @@ def constants(of: Application) -> dict[str, str]:
     return {**of.base, **machine_fields()}
 
 
-def _base(of: Application) -> dict[str, str]:
+def base_fields(of: Application) -> dict[str, str]:
+    """Those that are the same in every event, with ids that are nobody's."""
     return {**constants(of), "anonymous_install_id": NO_ID, "event_id": NO_ID}
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from .wording import BARS, clean
+from .wording import BARS, clean, place
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -50,6 +50,13 @@ class Screen:
     def below(self, indent: int, *parts: Part, label: str = "") -> None:
         """Text that begins at a column, behind a label; on a terminal, what of it has no room goes on below."""
         self._hang(self._text([(label.ljust(indent), LABEL)]), self._text(parts))
+
+    def warn(self, what: str, *hints: str) -> None:
+        """Something that is wrong, the lines that help, and an empty line."""
+        self._hang(self._text([("! ", WAITS)]), self._text([place(what)]))
+        for hint in filter(None, hints):
+            self.below(2, hint)
+        self.line()
 
     def labelled(self, rows: Sequence[tuple[str, Cell]]) -> None:
         """Text behind labels, aligned; no label goes on with the one before."""

@@ -10,7 +10,8 @@ import click
 
 from ..bounds import Bounds
 from .machine import Machine, config_option, project_layer
-from .wording import command_line, duration, moment, moment_of, place, plural
+from .waiting import cost
+from .wording import command_line, duration, moment, moment_of, place, plural, sentence
 
 if TYPE_CHECKING:
     from .screen import Part, Screen
@@ -27,6 +28,8 @@ _WORDS = {
     "plugin-missing": "plugin missing",
     "misconfigured": "cannot be used",
     "off": "off",
+    "blocked": "gets nothing",
+    "removed": "not in your file any more",
 }
 
 
@@ -87,10 +90,7 @@ def _show(screen: Screen, found: Standing) -> None:
         screen.line("No destination: nothing leaves this machine.")
         screen.line()
     for text in troubles(found):
-        screen.line(("! ", "yellow"), text[0])
-        for hint in text[1:]:
-            screen.line("  ", hint)
-        screen.line()
+        screen.warn(*text)
     screen.labelled(
         [("The bytes", the_bytes(local=found.recording and found.level == "off")), ("Stop", command_line("opt-out"))]
         if found.recording_elsewhere
@@ -164,16 +164,14 @@ def _destinations(screen: Screen, places: list[Place]) -> None:
     screen.table(("Destination", "Reporter", "Where", "Audience", "Pending", "State"), rows, right={4})
     screen.line()
     for each in places:
-        if each.state == "plugin-missing":
-            screen.line(("! ", "yellow"), f"{each.name}: {each.note}. Events wait for it.")
-            screen.line("  ", each.fix)
-            screen.line()
+        if each.note:
+            waits = " Events wait for it." if each.state == "plugin-missing" else ""
+            screen.warn(f"{each.name}: {sentence(each.note)}{waits}", each.fix)
         if each.asks:
             screen.line(f"{each.name} asks for less: {each.asks}.")
             screen.line()
         if each.unclear:
-            screen.line(("! ", "yellow"), f"{each.name} asks for what means nothing here: {each.unclear}.")
-            screen.line()
+            screen.warn(f"{each.name} asks for what means nothing here: {sentence(each.unclear)}")
 
 
 def state_of(each: Place) -> list[Part]:
@@ -184,8 +182,6 @@ def state_of(each: Place) -> list[Part]:
         text += f"{after}, next try {moment(each.ledger.next_try)}"
     if each.ledger.set_aside:
         text += f", {each.ledger.set_aside:,} set aside" if each.state != "set-aside" else " to be looked at"
-    if each.note and each.state != "plugin-missing":
-        text += f" ({each.note})"
     return [(_WORDS[each.state], {"up-to-date": "cyan", "off": "", "declined": ""}.get(each.state, "yellow")), text]
 
 
@@ -193,7 +189,7 @@ def troubles(found: Standing) -> list[tuple[str, ...]]:
     """What waits for the user or is wrong, each with the line that helps, if there is one."""
     told: list[tuple[str, ...]] = [(text,) for text in found.problems]
     told += [(f"Plugin {name!r} {what}",) for name, what in found.broken_plugins.items()]
-    told += [(f"{each.name} cannot learn: {each.last_error}. Events wait for it.",)
+    told += [(f"{each.name} cannot learn: {sentence(each.last_error)} Events wait for it.",)
              for each in found.detectors if each.failures]  # fmt: skip
     if dead := sum(each.ledger.set_aside for each in found.destinations):
         text = f"{plural(dead, 'event was', 'events were')} rejected and set aside."
@@ -202,6 +198,8 @@ def troubles(found: Standing) -> list[tuple[str, ...]]:
     if waiting:
         text = f"{plural(len(waiting), 'destination')} {_waits(waiting)} for your yes: {', '.join(waiting)}."
         told.append((text, command_line("opt-in" if found.level == "off" else "review")))
+    told += [(cost(each.name, each.ledger.pending),) for each in found.destinations
+             if each.state == "waits-for-your-yes" and each.ledger.pending]  # fmt: skip
     if specs := found.specs_waiting:
         text = f"{plural(len(specs), 'spec')} {_waits(specs)} for your answer: {', '.join(specs)}."
         told.append((f"{text} Nothing of {'it' if len(specs) == 1 else 'them'} is recorded until then.",

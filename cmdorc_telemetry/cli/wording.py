@@ -14,7 +14,7 @@ from ..wording import clean, duration, moment, moment_of, percent, plural
 
 __all__ = [
     "BARS", "address", "application", "clean", "command_line", "duration", "moment", "moment_of", "percent", "place",
-    "plural", "sparkline",
+    "plural", "sentence", "sparkline",
 ]  # fmt: skip
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -51,6 +51,11 @@ def address(text: str) -> str:
 
 
 def place(path: Path | str) -> str:
-    """A path, with the home directory as ``~``."""
-    text, home = str(path), os.path.expanduser("~")
-    return "~" + text[len(home) :] if text.startswith(home.rstrip("/\\") + os.sep) else text
+    """A path, or what names some, with the home directory as ``~``."""
+    home = os.path.expanduser("~").rstrip("/\\") + os.sep
+    return re.sub(rf"(?<![\w./\\~-]){re.escape(home)}", lambda found: f"~{os.sep}", str(path))
+
+
+def sentence(text: str) -> str:
+    """``text`` with its end, if it has none yet."""
+    return text if text.endswith((".", "?", "!", "…")) else f"{text}."

@@ -37,7 +37,7 @@ def grant(machine):
 
 
 def test_yes_writes_identity_decision_file_and_cursors(machine) -> None:
-    machine.config("# mine\n" + HTTP + "\n[other]\nkept = true  # too\n")
+    machine.config("# mine\n" + HTTP + "\n[other]\nkept = true  # too\n").chmod(0o640)
     result = machine("opt-in", "--level", "standard", "--yes")
     assert result.stdout.splitlines()[0] == "Telemetry is on. Level standard."
     assert load_identity(machine.home) is not None
@@ -49,7 +49,7 @@ def test_yes_writes_identity_decision_file_and_cursors(machine) -> None:
     assert read_table(machine.home.config)["telemetry"] == {
         "plugins": ["http"], "endpoint": "http://127.0.0.1:9/v1", "enabled": True, "level": "standard"
     }  # fmt: skip
-    assert stat.S_IMODE(machine.home.config.stat().st_mode) == 0o600
+    assert stat.S_IMODE(machine.home.config.stat().st_mode) == 0o640
     assert [each["name"] for each in machine.json("status")["destinations"]] == ["http"]
     assert machine.home.spool.exists()
 
@@ -144,6 +144,56 @@ def test_the_values_are_of_the_newest_events_of_this_machine(machine, terminal, 
     assert values(sections["Every event"])["anonymous_install_id"] == identity.install_id
 
 
+MASKER = """
+from cmdorc_telemetry import hookimpl
+
+@hookimpl
+def telemetry_anonymize(event):
+    if event.name == "trigger_fired":
+        raise ValueError("no")
+    assert event.fields["anonymous_install_id"].strip("0-") == ""
+    return {"cmdorc_version": "0", "python_version": None, "state": "other"} if "state" in event.fields else {}
+"""
+
+
+def test_the_values_are_those_that_anonymizers_leave(machine) -> None:
+    machine.plugin("masker", MASKER)
+    machine.config('[telemetry]\nplugins = ["masker"]\n')
+    machine.opt_in("--local")
+    for here in ("none yet, a sample", "the newest"):
+        shown = machine("opt-in", "--level", "standard", "--yes").stderr
+        sections = {part.split("  ")[0]: part for part in re.split(r"\n(?=\S)", shown)}
+        base, run = values(sections["Every event"]), values(sections["command_completed"])
+        assert (base["cmdorc_version"], base["python_version"]) == ("0", "– (masker takes it out)")
+        assert run["state"] == "other"
+        assert f"  Here     {here}\n" in sections["command_completed"]
+        assert "  To       nobody: masker, which anonymizes, holds it back\n" in sections["trigger_fired"]
+        assert values(sections["trigger_fired"])["trigger_count"] == "–"
+        machine.record(trigger=True)
+        machine("stats")
+
+
+def test_an_earlier_version_of_an_event_has_values_of_its_own(machine) -> None:
+    machine.plugin("masker", MASKER)
+    machine.plugin("shop", SHOP)
+    machine.config('[telemetry]\nplugins = ["masker", "shop"]\n')
+    shown = machine("opt-in", "--level", "standard", "--yes").stderr
+    assert re.search(r"\npaid@1  .*\n.*\n.*\n  To       nobody yet\n", shown)
+
+
+def test_a_newest_event_that_its_spec_no_longer_allows_is_none(machine) -> None:
+    machine.plugin("masker", MASKER)
+    machine.config('[telemetry]\nplugins = ["masker"]\n')
+    machine.opt_in("--local")
+    machine.record()
+    machine("stats")
+    with closing(sqlite3.connect(machine.home.history)) as db:
+        db.execute("UPDATE event SET body=CAST(replace(CAST(body AS TEXT), '3500', '-1') AS BLOB)")
+        db.commit()
+    shown = machine("opt-in", "--level", "standard", "--yes").stderr
+    assert values(shown)["duration_ms"] == "3512"
+
+
 def test_an_event_that_waits_is_not_newer_for_it(machine) -> None:
     machine.config(HTTP)
     machine.opt_in("--level", "standard")
@@ -202,7 +252,7 @@ def test_a_yes_is_to_every_spec_of_this_home(machine) -> None:
         "paid  Somebody paid\n  Kept     at most 1 day\n  Sampled  25% of them\n"
         "  To       nobody yet\n  Here     none yet, a sample\n\n  amount  0\n      whole number, 0 or more\n" in shown
     )
-    assert "\ntill  till\n" in shown
+    assert "\ntill  till\n\n  Level standard shares nothing of it.\n\n" in shown
     assert "opened  It opened" not in shown
     consent = decided(machine)
     assert set(consent.grants) == {CORE_SPEC, "shop", "till"}
@@ -255,14 +305,26 @@ def test_local_shares_with_nobody(machine) -> None:
 def test_what_still_limits_it_is_said(machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DO_NOT_TRACK", "1")
     shown = machine("opt-in", "--yes").stdout
-    assert shown.startswith("Telemetry is off. Nothing is recorded.\n! Lowered by environment: DO_NOT_TRACK (off).\n")
+    assert shown.startswith("Telemetry is off. Nothing is recorded.\n\n! Lowered by environment: DO_NOT_TRACK (off).\n")
+
+
+def test_a_reporter_that_was_not_told_where_to_is_named_with_the_key_that_it_needs(machine) -> None:
+    machine.config('[telemetry]\nplugins = ["file", "posthog"]\n')
+    needs = f"file has no destination: set path in [telemetry.to.file] of {machine.home.config}"
+    shown = machine("opt-in", "--yes").stderr
+    assert f"\n  {needs}.\n" in shown
+    assert "\n  posthog has no destination: set endpoint and api_key in [telemetry.to.posthog] of " in shown
+    assert "  nobody yet: no destination is configured, everything stays here\n" in shown
+    assert f"! {needs}.\n" in machine("status").stdout
+    assert machine("show-payload", "--to", "file", code=2).stderr == f"error: --to: {needs}\n"
 
 
 def test_a_missing_plugin_is_named_with_the_line_that_helps(machine) -> None:
     machine.config('[telemetry.to.board]\nplugin = "graphs"\n')
     assert (
         "! board: plugin graphs is not installed. Events wait for it.\n"
-        "  pip install cmdorc-telemetry-graphs\n" in machine("opt-in", "--yes").stdout
+        f"  correct telemetry.to.board.plugin in {machine.home.config}: installed are anomaly, "
+        in machine("opt-in", "--yes").stdout
     )
 
 

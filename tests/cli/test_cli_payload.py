@@ -199,8 +199,65 @@ def test_before_opt_in_a_sample_of_every_event(machine, event: str) -> None:
     result = machine("show-payload", event)
     body = json.loads(result.stdout)
     assert (body["event"], body["anonymous_install_id"], body["event_id"]) == (event, NO_ID, NO_ID)
-    assert result.stderr == "This is a sample, with placeholder ids: telemetry is off.\n"
+    *more, last = result.stderr.splitlines()
+    assert last == "This is a sample, with placeholder ids: telemetry is off."
+    nothing = f"Level minimal shares nothing of {event}: this is what level {body['level']} shares."
+    assert more == ([] if body["level"] == "minimal" else [nothing])
     assert not machine.home.root.exists()
+
+
+def test_a_sample_of_what_the_level_shares_nothing_of_says_so(machine) -> None:
+    machine.config(HTTP)
+    machine.opt_in("--level", "minimal")
+    assert machine("show-payload", "anomaly_detected").stderr.splitlines() == [
+        "Level minimal shares nothing of anomaly_detected: this is what level standard shares.",
+        "This is a sample, with placeholder ids: none of it waits to be sent.",
+    ]
+
+
+def test_a_sample_goes_through_the_anonymizers_and_counts_nowhere(machine) -> None:
+    """With the plugin as it is installed: no key is made, no value counted, no version and second told."""
+    rules = "fields.os = { rare = 2 }\nfields.python_version = { remove = true }\n"
+    machine.config('[telemetry]\nplugins = ["anonymizer", "http"]\nendpoint = "http://127.0.0.1:9/v1"\n'
+                   f"[telemetry.settings.anonymizer]\n{rules}")  # fmt: skip
+    for args in ((), ("--to", "http")):
+        body = json.loads(machine("show-payload", "command_completed", *args).stdout)
+        assert body["cmdorc_version"].count(".") == 1
+        assert body["timestamp"].endswith(":00:00Z")
+        assert (body["event_id"], body["state"]) == (NO_ID, "success")
+        assert "python_version" not in body
+    private = json.loads(machine("show-payload", "command_completed", "--to", "history").stdout)
+    assert private["cmdorc_version"].count(".") == 2
+    assert set(machine.files()) == {"config.toml"}
+
+
+def test_of_a_sample_it_is_said_what_an_anonymizer_takes_out(machine, terminal) -> None:
+    machine.plugin("masker", MASKER)
+    machine.config('[telemetry]\nplugins = ["masker"]\n')
+    gone = "removed, or given a value that its spec does not allow"
+    assert row(shown(terminal, "command_completed"), "python_version") == ["python_version", "masker", gone]
+
+
+@pytest.mark.parametrize(
+    ("plugins", "held"),
+    [(["masker"], "masker, which anonymizes, holds it back"),
+     (["gone"], "plugin 'gone' could not be loaded, and may be an anonymizer")],
+)  # fmt: skip
+def test_no_sample_of_what_would_not_be_shared(machine, plugins: list[str], held: str) -> None:
+    machine.plugin("masker", BROKEN)
+    machine.config(f"[telemetry]\nplugins = {plugins}\n")
+    assert machine("show-payload", code=1).stderr.splitlines()[-1] == (
+        f"error: command_completed: nothing of it is shared: {held}"
+    )
+
+
+def test_no_sample_of_what_has_expired(machine) -> None:
+    semantics = '"semantics": {"what": "x"}'
+    machine.plugin("shop", SHOP.replace(semantics, f'{semantics}, "expires": "2020-01-01"'))
+    machine.config('[telemetry]\nplugins = ["shop"]\n')
+    assert machine("show-payload", "basket_filled", code=1).stderr.endswith(
+        "error: basket_filled: nothing of it is shared: it has expired\n"
+    )
 
 
 def test_a_sample_has_the_level_of_the_file(machine) -> None:

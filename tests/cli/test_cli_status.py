@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -444,7 +445,7 @@ def test_a_destination_whose_plugin_is_not_there(machine) -> None:
     assert state(machine, "board") == ("plugin-missing", "plugin graphs is not installed")
     shown = machine("status").stdout
     assert "! board: plugin graphs is not installed. Events wait for it.\n" in shown
-    assert "  pip install cmdorc-telemetry-graphs\n" in shown
+    assert f"  correct telemetry.to.board.plugin in {machine.home.config}: installed are anomaly, " in shown
 
 
 def test_a_destination_whose_plugin_is_not_enabled_or_broken(machine) -> None:
@@ -453,7 +454,7 @@ def test_a_destination_whose_plugin_is_not_enabled_or_broken(machine) -> None:
     machine.opt_in()
     assert state(machine, "crate") == ("plugin-missing", "plugin crate is not enabled")
     assert "\n  telemetry enable crate\n" in machine("status").stdout
-    machine("enable", "crate")
+    machine.config('[telemetry]\nplugins = ["crate"]\n[telemetry.to.crate]\n')
     assert state(machine, "crate") == ("plugin-missing", "plugin crate is broken, or has no reporter crate")
     shown = machine("status").stdout
     assert "! Plugin 'crate' cannot be imported: RuntimeError: no way" in shown
@@ -465,8 +466,56 @@ def test_a_plugin_that_may_be_an_anonymizer_and_is_not_there(machine) -> None:
     machine.opt_in()
     machine.config('[telemetry]\nplugins = ["masker"]\n')
     shown = machine("status").stdout
-    assert "! Nothing is shared: plugin 'masker' could not be loaded, and may be an anonymizer.\n" in shown
+    assert "! Nothing is shared: plugin 'masker' could not be loaded, and may be an anonymizer. " in shown
+    assert "What happens until that is mended stays on this machine: it is not shared later, either.\n" in shown
     assert "! Plugin 'masker' is not installed" in shown
+
+
+def test_while_nothing_may_be_shared_no_destination_is_called_up_to_date(machine) -> None:
+    machine.plugin("jot")
+    both = '[telemetry.to.jot]\n[telemetry.to.mine]\nplugin = "jot"\naudience = "private"\n'
+    machine.config(f'[telemetry]\nplugins = ["jot"]\n{both}')
+    machine.opt_in()
+    machine.config(f'[telemetry]\nplugins = ["jot", "masker"]\n{both}')
+    machine.record()
+    machine("flush")
+    assert [state(machine, name)[0] for name in ("jot", "mine")] == ["blocked", "up-to-date"]
+    shown = machine("status").stdout
+    assert "  gets nothing\n" in shown
+    assert "Withheld     plugin-not-loaded 2 (not shared, not counted above)" in shown
+    machine.config(f'[telemetry]\nplugins = ["jot"]\n{both}')  # and what happened meanwhile is not shared later
+    machine("flush")
+    assert [each["ledger"]["acknowledged"] for each in machine.json("status")["destinations"]] == [0, 2]
+
+
+def test_how_much_waits_for_where_a_destination_led_is_told_before_the_yes(machine, terminal) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    machine.record()
+    machine("show-payload")  # imported
+    machine.config(HTTP.replace("127.0.0.1:9", "127.0.0.1:10"))
+    told = ("http: 2 events wait for where it led before. A yes, or a no, drops them; "
+            "where it leads there again, nothing is lost.")  # fmt: skip
+    assert f"! {told}\n" in machine("status").stdout
+    machine.record()
+    asked = terminal("review")
+    asked.answer("Share with http, too? [y/N] ", "y\n")
+    assert told.replace("2", "4") in " ".join(asked.before.split())
+    assert asked.end() == 0
+    found = machine.json("status")["destinations"][0]
+    assert (found["state"], found["ledger"]["dropped"]) == ("up-to-date", {"destination-changed": 4})
+    assert "led before" not in machine("status").stdout
+
+
+def test_what_was_taken_out_of_the_file_is_not_called_a_running_program(machine) -> None:
+    machine.config(HTTP)
+    machine.opt_in()
+    machine.record()
+    machine("show-payload")
+    machine.config("[telemetry]\n")
+    (found,) = machine.json("status")["destinations"]
+    assert (found["name"], found["target"], found["state"]) == ("http", "", "removed")
+    assert "not in your file any more" in machine("status").stdout
 
 
 def test_settings_that_are_wrong(machine) -> None:
@@ -475,7 +524,9 @@ def test_settings_that_are_wrong(machine) -> None:
     found, note = state(machine, "http")
     assert found == "misconfigured"
     assert "expected https://" in note
-    assert "cannot be used (" in machine("status").stdout
+    shown = machine("status").stdout
+    assert re.search(r" cannot be used\n", shown), "the table stays narrow"
+    assert f"\n! http: {note}.\n" in shown
 
 
 def test_a_new_shared_destination_waits_for_its_own_yes(machine) -> None:
@@ -519,8 +570,7 @@ def test_a_destination_that_is_down_waits_and_says_why(machine) -> None:
     spool.close()
     failures = found["ledger"]["failures"] + 1
     shown = machine("status").stdout
-    assert f"waiting after {failures} failures, next try " in shown
-    assert " UTC (503)\n" in shown
+    assert re.search(rf"waiting after {failures} failures, next try .* UTC\n\n! http: 503.\n", shown)
 
 
 def test_events_that_were_set_aside(machine) -> None:
@@ -601,7 +651,10 @@ def test_a_detector_whose_settings_are_wrong_says_why(machine) -> None:
     machine("flush", "--timeout", "1", code=1)
     shown = machine("status").stdout
     assert "detector-watch cannot learn: " in shown
-    assert "telemetry.settings.watch.step: found 'two'; expected int. Events wait for it." in " ".join(shown.split())
+    assert "telemetry.settings.watch.step: found 'two'; expected int. Events wait for it.\n" in shown
+    machine.config('[telemetry]\nplugins = ["watch"]\n[telemetry.settings.watch]\nstpe = 2\n')
+    machine("flush", "--timeout", "1", code=1)
+    assert "Did you mean 'step'? Events wait for it.\n" in machine("status").stdout
 
 
 def test_destinations_that_are_no_more_are_kept_for_scripts(machine) -> None:
@@ -612,6 +665,34 @@ def test_destinations_that_are_no_more_are_kept_for_scripts(machine) -> None:
     told = machine.json("status")
     assert [each["name"] for each in told["removed"]] == ["http"]
     assert told["destinations"] == []
+
+
+@pytest.mark.parametrize(
+    ("table", "where"),
+    [("", "127.0.0.1:19464"),
+     ('host = "::1"', "[::1]:19464"),
+     ('host = "0.0.0.0"\nport = 9000\npath = "/m.prom"', "/m.prom 0.0.0.0:9000"),
+     ('path = "/m.prom"', "/m.prom"),
+     ("port = 0", "")],
+)  # fmt: skip
+def test_an_address_that_nobody_wrote_is_one_that_a_person_is_shown(machine, table: str, where: str) -> None:
+    table = f"[telemetry.to.prometheus]\n{table}\n" if table else ""
+    machine.config(f'[telemetry]\nplugins = ["prometheus"]\n{table}')
+    (place,) = machine.json("status")["destinations"]
+    assert place["target"] == where
+    (plugin,) = [each for each in machine.json("plugins") if each["name"] == "prometheus"]
+    (used,) = plugin["destinations"]
+    assert used["target"] == where
+    if where:
+        assert f"  prometheus  {where}  (shared)\n" in machine("opt-in", "--yes").stderr
+    if not table:
+        assert {"name": "port", "value": "19464", "source": "default"} in used["settings"]
+
+
+def test_a_host_alone_is_an_address(machine) -> None:
+    machine.config('[telemetry.to.board]\nplugin = "graphs"\nhost = "graphs.example"\n')
+    (place,) = machine.json("status")["destinations"]
+    assert place["target"] == "graphs.example"
 
 
 def test_a_target_taken_from_the_environment_is_not_spelt_out(machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -658,6 +739,22 @@ def test_a_terminal_gets_colour_unless_it_asks_for_none(machine, terminal, monke
     assert plain.end() == 0
     assert "\x1b[3" not in plain.shown
     assert "up to date" in plain.shown
+
+
+def test_what_is_wrong_goes_on_below_on_a_terminal_and_no_word_is_broken(
+    machine, terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    machine.opt_in()
+    machine.config(HTTP.replace("127.0.0.1:9", "t.example"))
+    narrow = terminal("status", columns=80, whole=True)
+    assert narrow.end() == 0
+    lines = narrow.shown.splitlines()
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("! http:"))
+    said = lines[first : lines.index("", first)]
+    assert len(said) > 1
+    assert all(line.startswith("  ") for line in said[1:])
+    assert " ".join(line.strip() for line in said) == f"! http: {state(machine, 'http')[1]}."
 
 
 def test_a_narrow_terminal_gets_rows_stacked(machine, terminal, monkeypatch: pytest.MonkeyPatch) -> None:

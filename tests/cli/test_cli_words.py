@@ -11,7 +11,17 @@ import pytest
 from click.testing import CliRunner
 
 from cmdorc_telemetry.cli import telemetry
-from cmdorc_telemetry.cli.wording import clean, command_line, duration, moment, moment_of, percent, place, plural
+from cmdorc_telemetry.cli.wording import (
+    clean,
+    command_line,
+    duration,
+    moment,
+    moment_of,
+    percent,
+    place,
+    plural,
+    sentence,
+)
 from cmdorc_telemetry.cli.wording import sparkline as bars
 
 
@@ -47,6 +57,11 @@ def test_bars_go_from_zero_to_the_greatest() -> None:
 def test_places_are_shortened_below_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     assert [place("/home/ada/x"), place("/home/adam/x"), place("/home/ada")] == ["~/x", "/home/adam/x", "/home/ada"]
+    assert place("in /home/ada/x: found /mnt/home/ada/y") == "in ~/x: found /mnt/home/ada/y"
+
+
+def test_a_sentence_has_one_end() -> None:
+    assert [sentence(text) for text in ("It is", "It is.", "Is it?", "It…")] == ["It is.", "It is.", "Is it?", "It…"]
 
 
 def test_text_of_others_is_one_harmless_line() -> None:

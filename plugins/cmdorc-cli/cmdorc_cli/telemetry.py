@@ -70,6 +70,7 @@ def flush_now(config: TelemetryConfig | None, seconds: float) -> None:
     telemetry = Telemetry.start(config=config)
     try:
         if not telemetry.flush(seconds):
-            say(f"telemetry: not everything was sent within {seconds:g} s. A later process sends the rest.")
+            say(f"telemetry: not everything was done within {seconds:g} s. A later process goes on with it; "
+                "`cmdorc telemetry status` says what waits, and why.")  # fmt: skip
     finally:
         telemetry.close()

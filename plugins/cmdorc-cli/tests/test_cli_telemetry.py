@@ -122,7 +122,8 @@ def test_flush_says_when_the_time_was_too_short(probe) -> None:
     done = probe.run("run", "A", "--flush", "1")
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1] == (
-        "cmdorc: telemetry: not everything was sent within 1 s. A later process sends the rest."
+        "cmdorc: telemetry: not everything was done within 1 s. A later process goes on with it; "
+        "`cmdorc telemetry status` says what waits, and why."
     )
 
 

@@ -50,11 +50,12 @@ def serve(name: str | None, config: Path | None) -> None:
     from .reporter import state_of
 
     settings = _settings(config or Home.of(CMDORC).config, name)
-    if settings.served is None:
+    if settings.port is None:
         raise ConfigError("serve", "", "the destination has a path and no port", "both")
-    endpoint = Endpoint(settings.host, settings.served, state_of(settings))
+    address = f"http://{settings.host}:{settings.port}/metrics"
+    endpoint = Endpoint(settings.host, settings.port, state_of(settings),
+                        lambda what: click.echo(f"{address}: {what}", err=True))  # fmt: skip
     endpoint.start()
-    click.echo(f"http://{settings.host}:{settings.served}/metrics, as soon as nothing else serves it", err=True)
     try:
         endpoint.wait()
     except KeyboardInterrupt:
@@ -70,13 +71,14 @@ def _settings(config: Path, name: str | None) -> PrometheusReporter.Settings:
 
     own = str(PrometheusReporter.name)
     layer = load_layer(config)
+    if own not in layer.plugins:
+        raise ConfigError(config, "telemetry.plugins", f"found no {own!r}", "it, where its metrics are to be served")
     found = {to.name: to for to in layer.destinations if to.plugin == own}
-    if not found and own in layer.plugins:
+    if not found:
         found[own] = DestinationConfig(own, own)
     if len(found) != 1 if name is None else name not in found:
-        known = ", ".join(found) or "none: there is no destination of this plugin"
         raise ConfigError(config, "telemetry.to", "nothing was named" if name is None else f"found no {name!r}",
-                          f"one of {known}")  # fmt: skip
+                          f"one of {', '.join(found)}")  # fmt: skip
     to = found[name or next(iter(found))]
     return decode(to.resolved(os.environ), PrometheusReporter.Settings, config, key=f"telemetry.to.{to.name}")
 

@@ -75,8 +75,10 @@ class _Server(ThreadingWSGIServer):
 class Endpoint:
     """Serves the metrics of a state on a thread of its own, as soon as no other process does, until it is closed."""
 
-    def __init__(self, host: str, port: int, state: State) -> None:
-        self._host, self._port, self._state = host, port, state
+    def __init__(self, host: str, port: int, state: State, say: Callable[[str], None] = lambda what: None) -> None:
+        """``say`` is told who serves, whenever that is somebody else than before."""
+        self._host, self._port, self._state, self._say = host, port, state, say
+        self._said = ""
         self._lock = FileLock(state.serving_lock)
         self._closed = threading.Event()
         self._server: _Server | None = None
@@ -126,7 +128,18 @@ class Endpoint:
 
     def _taken(self) -> bool:
         """Whether there is something to serve, and nobody else does."""
-        return self._state.path.exists() and self._lock.acquire(wait=False)
+        if not self._state.path.exists():
+            self._tell("nothing was counted yet")
+            return False
+        if not self._lock.acquire(wait=False):
+            self._tell("served by another program of yours, until that ends")
+            return False
+        return True
+
+    def _tell(self, what: str) -> None:
+        if what != self._said:
+            self._said = what
+            self._say(what)
 
     def _let_go(self) -> None:
         """Let somebody else serve; where the counts were erased meanwhile, nothing of them stays."""
@@ -143,6 +156,7 @@ class Endpoint:
         with _Server(self._host, self._port, _guarded(app) if _is_loopback(self._host) else app) as server:
             self._server = server
             self.serving.set()
+            self._tell("served")
             while not self._closed.is_set():
                 server.handle_request()
         self._server = None
@@ -152,7 +166,8 @@ class Endpoint:
         if not self._told:
             self._told = True
             what = getattr(fault, "strerror", None) or fault
-            log.warning("metrics cannot be served at %s port %s: %s. They are counted", self._host, self._port, what)
+            log.warning("metrics cannot be served at %s port %s: %s. They are counted; it is tried again",
+                        self._host, self._port, what)  # fmt: skip
 
 
 def _family(host: str) -> socket.AddressFamily:

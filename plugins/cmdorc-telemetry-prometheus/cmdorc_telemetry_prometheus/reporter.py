@@ -48,7 +48,9 @@ class PrometheusReporter(TelemetryReporter):
         host: str = HOST
         """The address of this machine that is listened at."""
         port: int | None = None
-        """Of the address that Prometheus scrapes; where neither this nor ``path`` is given, 19464."""
+        """Of the address that Prometheus scrapes; where neither this nor ``path`` is given, 19464. None for no address:
+        a file is all that was asked for.
+        """
         path: str | None = None
         """The file for the node exporter's textfile collector: absolute, or beginning with ``~``."""
         labels: tuple[str, ...] = ("command_name",)
@@ -71,11 +73,8 @@ class PrometheusReporter(TelemetryReporter):
                 raise ValueError(f"most_values: found {self.most_values}; expected 1 to 10000")
             if not are_bounds(self.buckets):
                 raise ValueError(f"buckets: found {list(self.buckets)}; expected numbers above 0 that rise")
-
-        @property
-        def served(self) -> int | None:
-            """The port that is listened at; None where a file is all that was asked for."""
-            return self.port if self.port is not None else None if self.path is not None else PORT
+            if self.port is None and self.path is None:  # whoever asks where it leads reads it here
+                msgspec.structs.force_setattr(self, "port", PORT)
 
     setup: ClassVar[Setup | None] = None
     """What the core gave the plugin to work with; None for a reporter that is given by code."""
@@ -156,10 +155,10 @@ class PrometheusReporter(TelemetryReporter):
             self.state.path.parent.rmdir()
 
     def _serve(self) -> None:
-        if self._endpoint is None and self._settings.served is not None:
+        if self._endpoint is None and self._settings.port is not None:
             from .endpoint import Endpoint
 
-            endpoint = Endpoint(self._settings.host, self._settings.served, self.state)
+            endpoint = Endpoint(self._settings.host, self._settings.port, self.state)
             with suppress(RuntimeError):  # no thread can be had now: with the next batch, maybe
                 endpoint.start()
                 self._endpoint = endpoint
@@ -176,7 +175,7 @@ class PrometheusReporter(TelemetryReporter):
 
 def state_of(settings: PrometheusReporter.Settings, folder: Path | None = None) -> State:
     """Where, in a folder, a destination with these settings counts: what leads elsewhere counts for itself."""
-    lead = f"{settings.host}\0{settings.served}\0{settings.path}"
+    lead = f"{settings.host}\0{settings.port}\0{settings.path}"
     name = blake2b(lead.encode(), digest_size=6).hexdigest()
     where = folder or Home.of(CMDORC).plugins / PrometheusReporter.name
     return State(where / f"{name}.db", settings.most_values)

@@ -188,9 +188,8 @@ def test_a_port_of_somebody_else_is_told_once_and_counting_goes_on(
         process = start(EAGER, {"port": port}, "a", stderr=subprocess.PIPE)
         assert tell(process, 1) == "accepted"
         warning = process.stderr.readline()
-        assert (
-            warning == f"metrics cannot be served at 127.0.0.1 port {port}: Address already in use. They are counted\n"
-        )
+        assert warning == (f"metrics cannot be served at 127.0.0.1 port {port}: Address already in use. "
+                           "They are counted; it is tried again\n")  # fmt: skip
         for number in range(2, 8):  # meanwhile it tries again
             assert tell(process, number) == "accepted"
     assert until(lambda: scrape(port).get(COUNT)) == 7

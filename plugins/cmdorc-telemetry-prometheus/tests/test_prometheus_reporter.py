@@ -607,9 +607,9 @@ def test_settings_that_are_refused(settings: dict[str, object], said: str) -> No
 
 def test_where_nothing_is_said_it_is_an_address_of_this_machine() -> None:
     settings = PrometheusReporter.Settings
-    assert (settings().host, settings().served) == ("127.0.0.1", 19464)
-    assert settings(path="/a.prom").served is None
-    assert settings(path="/a.prom", port=9000).served == 9000
+    assert (settings().host, settings().port) == ("127.0.0.1", 19464)
+    assert settings(path="/a.prom").port is None
+    assert settings(path="/a.prom", port=9000).port == 9000
 
 
 def test_the_package_offers_its_reporter() -> None:

@@ -209,7 +209,8 @@ def test_a_plugin_that_is_listed_and_has_no_table_is_a_destination(home: Path) -
 
 
 def test_settings_that_are_in_the_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (home / "config.toml").write_text('[telemetry.to.mine]\nplugin = "prometheus"\naudience = "private"\n'
+    (home / "config.toml").write_text('[telemetry]\nplugins = ["prometheus"]\n'
+                                      '[telemetry.to.mine]\nplugin = "prometheus"\naudience = "private"\n'
                                       'host_env = "METRICS_HOST"\n')  # fmt: skip
     monkeypatch.setenv("METRICS_HOST", "::1")
     assert _settings(home / "config.toml", "mine").host == "::1"
@@ -225,9 +226,13 @@ def test_commands_say_what_is_wrong(home: Path, tmp_path: Path) -> None:
     config = home / "config.toml"
     assert fails("rules", tmp_path / "none.toml").startswith(f"error: {tmp_path}/none.toml: cannot be read")
     assert fails("rules", "--window", "long") == "error: window: found 'long'; expected a duration such as 30m or 1h\n"
-    assert fails("serve").endswith("nothing was named; expected one of none: there is no destination of this plugin\n")
-    config.write_text('[telemetry.to.a]\nplugin = "prometheus"\nport = 0\n[telemetry.to.b]\nplugin = "prometheus"\n'
-                      'path = "/b.prom"\n')  # fmt: skip
+    asked = "found no 'prometheus'; expected it, where its metrics are to be served"
+    assert fails("serve") == f"error: {config}: telemetry.plugins: {asked}\n"
+    both = '[telemetry.to.a]\nplugin = "prometheus"\nport = 0\n'
+    both += '[telemetry.to.b]\nplugin = "prometheus"\npath = "/b.prom"\n'
+    config.write_text(both)
+    assert fails("serve", "a") == f"error: {config}: telemetry.plugins: {asked}\n", "it was disabled"
+    config.write_text(f'[telemetry]\nplugins = ["prometheus"]\n{both}')
     assert fails("serve") == f"error: {config}: telemetry.to: nothing was named; expected one of a, b\n"
     assert fails("serve", "c") == f"error: {config}: telemetry.to: found no 'c'; expected one of a, b\n"
     assert fails("serve", "a").startswith(f"error: {config}: telemetry.to.a: port: found 0; expected 1 to 65535")

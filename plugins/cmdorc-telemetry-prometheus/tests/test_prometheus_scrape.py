@@ -265,8 +265,24 @@ def test_serving_while_nothing_runs(agree: Make, port: int, processes: Make, scr
         try:
             name = 'cmdorc_command_completed_total{command_name="Quick",state="success"}'
             assert until(lambda: scrape(port).get(name)) == ROUND["Quick"]
-            assert serving.stderr.readline() == f"http://127.0.0.1:{port}/metrics, as soon as nothing else serves it\n"
-            serving.send_signal(signal.SIGINT)
-            assert serving.wait(timeout=20) == 0
+            assert serving.stderr.readline() == f"http://127.0.0.1:{port}/metrics: served\n"
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as next_one:
+                waits = f"http://127.0.0.1:{port}/metrics: served by another program of yours, until that ends\n"
+                assert next_one.stderr.readline() == waits
+                serving.send_signal(signal.SIGINT)
+                assert serving.wait(timeout=20) == 0
+                assert next_one.stderr.readline() == f"http://127.0.0.1:{port}/metrics: served\n"
+                next_one.send_signal(signal.SIGINT)
+                assert next_one.wait(timeout=20) == 0
+        finally:
+            serving.kill()
+
+
+def test_serving_what_was_not_counted_yet(agree: Make, port: int) -> None:
+    agree(f'audience = "private"\nport = {port}')
+    command = [sys.executable, "-m", "cmdorc_telemetry_prometheus", "serve"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as serving:
+        try:
+            assert serving.stderr.readline() == f"http://127.0.0.1:{port}/metrics: nothing was counted yet\n"
         finally:
             serving.kill()
