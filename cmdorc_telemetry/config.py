@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import files, toml
 from .bounds import DEFAULT, NAMES, Bounds
-from .errors import ConfigError, nearest
+from .errors import ConfigError, kind, nearest
 
 if TYPE_CHECKING:
     from .argument import TelemetryConfig
@@ -52,7 +52,7 @@ class TelemetryLevel(Enum):
 
 _RANKS = {level: rank for rank, level in enumerate(TelemetryLevel)}
 
-_ADDRESS = ("endpoint", "url", "path", "host", "port")
+ADDRESS = ("endpoint", "url", "path", "host", "port")
 """Keys of a destination that say where it leads."""
 _ACCOUNT = ("api_key", "write_key", "project", "tenant", "topic", "channel", "dsn", "webhook", "headers")
 """Keys of a destination that say whose the events are, at a service that has many accounts."""
@@ -80,7 +80,7 @@ class DestinationConfig(NamedTuple):
     def identity(self) -> str:
         """What a person agrees to when they agree to a destination. No key can be read from it, nor any secret."""
         where = (f"{key}={value}" for key, value in sorted(self.settings.items())
-                 if key.removesuffix("_env") in _ADDRESS)  # fmt: skip
+                 if key.removesuffix("_env") in ADDRESS)  # fmt: skip
         return " ".join((self.plugin, *where, *self.account))
 
     @property
@@ -100,11 +100,12 @@ class DestinationConfig(NamedTuple):
             if key.endswith("_env"):
                 where, name = f"telemetry.to.{self.name}.{key}", key.removesuffix("_env")
                 if not isinstance(value, str):
-                    raise ConfigError(self.where, where, f"found {value!r}", "the name of a variable")
+                    raise ConfigError(self.where, where, f"found {kind(value)}", "the name of a variable")
                 if name in self.settings:
                     raise ConfigError(self.where, where, f"telemetry.to.{self.name}.{name} is there too", "one of them")
                 if value not in environ:
-                    raise ConfigError(self.where, where, f"{value!r} is not set", "a set variable")
+                    said = repr(value) if value.isupper() else "what it names"  # which may be the secret itself
+                    raise ConfigError(self.where, where, f"{said} is not set", "a set variable")
                 settings[name] = environ[value]
             else:
                 settings[key] = value
@@ -169,7 +170,7 @@ class Layer(NamedTuple):
 def read_table(path: Path) -> dict[str, Any]:
     """The TOML in ``path``; empty where there is no such file. Raises ConfigError."""
     try:
-        return toml.loads(files.read(path).decode())
+        return toml.loads(files.read(path).decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as fault:
@@ -277,7 +278,7 @@ def _bounds(path: Path, table: Mapping[str, Any]) -> Bounds:
 def _tables(path: Path, key: str, tables: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for name, entry in tables.items():
         if not isinstance(entry, dict):
-            raise ConfigError(path, f"{key}.{name}", f"found {entry!r}", "a table")
+            raise ConfigError(path, f"{key}.{name}", f"found {kind(entry)}", "a table")
     return {name: dict(entry) for name, entry in tables.items()}
 
 
@@ -320,7 +321,7 @@ def _destination(path: Path, name: str, entry: Mapping[str, Any]) -> Destination
     if audience not in ("shared", "private"):
         raise ConfigError(path, f"{prefix}.audience", f"found {audience!r}", "'shared' or 'private'",
                           nearest=nearest(audience, ("shared", "private")))  # fmt: skip
-    for key in (*_ADDRESS, *_ACCOUNT):
+    for key in (*ADDRESS, *_ACCOUNT):
         if f"{key}_env" in entry and audience == "shared":
             # Whoever sets a variable, such as a project, would lead a yes elsewhere.
             raise ConfigError(path, f"{prefix}.{key}_env", f"found {entry[f'{key}_env']!r}",

@@ -1,17 +1,25 @@
-"""Tables that a person wrote → checked Structs, with errors that name file, key, found, expected and nearest."""
+"""Tables that a person wrote → checked Structs, with errors that name file, key, found, expected and nearest.
+
+What is ``Secret`` is named by its kind alone.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from .errors import ConfigError, nearest
+from .errors import ConfigError, kind, nearest
 
 T = TypeVar("T")
+
+Secret = Annotated[T, msgspec.Meta(extra={"secret": True})]
+"""The type of a setting that nobody is shown, such as ``token: Secret[str]``: no output and no error repeats it."""
+_CALLED = ("token", "key", "secret", "password", "header", "dsn", "webhook")
+"""What is in the name of a setting that is secret, whether its author says so or not."""
 
 _AT = re.compile(r" - at (?:`key` in )?`\$?(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
@@ -34,11 +42,36 @@ def decode(data: object, type_: type[T], where: object, *, key: str = "", error:
         raise _explain(str(failure), data, type_, where, key, error) from None
 
 
+def unreadable(type_: Any) -> str | None:
+    """Why nothing could ever be read into that type; None where something can.
+
+    From here on it is complete: two threads that were the first to use it at the same time would crash msgspec (0.22).
+    """
+    try:
+        msgspec.json.Decoder(type_)
+    except Exception as fault:
+        return f"{type(fault).__name__}: {fault}"
+    return None
+
+
+def secrets(type_: Any) -> frozenset[str]:
+    """The keys of a Struct of settings whose values nobody is shown."""
+    fields = _struct_fields(msgspec.inspect.type_info(type_))
+    names = (each.encode_name for each in fields if _is_secret(each.type) or is_called_secret(each.encode_name))
+    return frozenset(names)
+
+
+def is_called_secret(key: str) -> bool:
+    """Whether a setting is secret by its name."""
+    return any(word in key.lower() for word in _CALLED)
+
+
 def _explain(message: str, data: Any, type_: Any, where: object, key: str, error: type[ConfigError]) -> ConfigError:
     at = _AT.search(message)
     text = message[: at.start()] if at else message
     value, info = data, msgspec.inspect.type_info(type_)
     trail: list[str | int] = []
+    secret, settings = False, error is ConfigError  # a spec has names of all kinds, and no secrets
     for step in _STEP.finditer(at["path"] if at else ""):
         if step["index"] is not None:
             trail.append(int(step["index"]))
@@ -53,6 +86,8 @@ def _explain(message: str, data: Any, type_: Any, where: object, key: str, error
         else:
             break
         value = _item(value, trail[-1])
+        secret = secret or _is_secret(info) or (settings and is_called_secret(str(trail[-1])))
+    shown = kind(value) if secret else _show(value)
     if unknown := _UNKNOWN.match(text):
         fields = _fields(info)
         return error(
@@ -63,14 +98,14 @@ def _explain(message: str, data: Any, type_: Any, where: object, key: str, error
         return error(where, key, f"has no {missing['name']!r}", "that key, which is required")
     if members := _members(info):
         close = nearest(value, members) if isinstance(value, str) else None
-        return error(where, key, f"found {_show(value)}", "one of " + ", ".join(members), nearest=close)
+        return error(where, key, f"found {shown}", "one of " + ", ".join(members), nearest=close)
     if expected := _EXPECTED.match(text):
         types = expected["types"]
         for theirs, ours in _WORDS:
             types = types.replace(theirs, ours)
-        return error(where, key, f"found {_show(value)}", types + expected["bounds"])
+        return error(where, key, f"found {shown}", types + expected["bounds"])
     if text == "Invalid RFC3339 encoded date":
-        return error(where, key, f"found {_show(value)}", "a date, such as 2030-12-31")
+        return error(where, key, f"found {shown}", "a date, such as 2030-12-31")
     return error(where, key, text)
 
 
@@ -102,35 +137,44 @@ def _replaced(data: Any, trail: list[str | int], value: object) -> Any:
     return copy
 
 
-def _struct(info: Any) -> Any:
+def _kinds(info: Any) -> Iterator[Any]:
+    """The types that a value may be of."""
+    if isinstance(info, msgspec.inspect.Metadata):
+        yield from _kinds(info.type)
+    elif isinstance(info, msgspec.inspect.UnionType):
+        for each in info.types:
+            yield from _kinds(each)
+    else:
+        yield info
+
+
+def _is_secret(info: Any) -> bool:
     if isinstance(info, msgspec.inspect.UnionType):
-        return next((kind for kind in info.types if isinstance(kind, msgspec.inspect.StructType)), info.types[0])
-    return info
+        return any(map(_is_secret, info.types))
+    return isinstance(info, msgspec.inspect.Metadata) and bool((info.extra or {}).get("secret"))
+
+
+def _struct_fields(info: Any) -> tuple[Any, ...]:
+    return next((each.fields for each in _kinds(info) if isinstance(each, msgspec.inspect.StructType)), ())
 
 
 def _fields(info: Any) -> list[str]:
-    return [field.encode_name for field in getattr(_struct(info), "fields", ())]
+    return [field.encode_name for field in _struct_fields(info)]
 
 
 def _field(info: Any, name: str) -> Any:
-    for field in getattr(_struct(info), "fields", ()):
-        if field.encode_name == name:
-            return field.type
-    return msgspec.inspect.AnyType()
+    return next((field.type for field in _struct_fields(info) if field.encode_name == name), msgspec.inspect.AnyType())
 
 
 def _inner(info: Any) -> Any:
-    kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
-    for kind in kinds:
-        for attribute in ("item_type", "value_type"):
-            if hasattr(kind, attribute):
-                return getattr(kind, attribute)
-    return msgspec.inspect.AnyType()
+    attributes = ("item_type", "value_type")
+    inner = (getattr(each, name) for each in _kinds(info) for name in attributes if hasattr(each, name))
+    return next(inner, msgspec.inspect.AnyType())
 
 
 def _members(info: Any) -> list[str]:
-    kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
-    return [str(value) for kind in kinds if isinstance(kind, msgspec.inspect.LiteralType) for value in kind.values]
+    kinds = (each for each in _kinds(info) if isinstance(each, msgspec.inspect.LiteralType))
+    return [str(value) for each in kinds for value in each.values]
 
 
 def _item(value: Any, step: str | int) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from . import clock, files, hookspecs
-from .errors import StorageError
+from .errors import StorageError, nearest
 
+PUBLISHED = ("anomaly", "anonymizer", "file", "http", "otlp", "posthog", "prometheus", "segment")
+"""The plugins of this project. Nobody is told to install another: anybody could have registered its name."""
 _ENVIRONMENTS = 16
 """Of how many Python environments the file remembers what is installed."""
 _SETTLED_SECONDS = 2.0
@@ -78,6 +80,20 @@ def installed(cache: Path | None = None) -> list[Installed]:
         with suppress(StorageError):  # then the next process looks again
             files.replace(cache, msgspec.json.encode(kept))
     return found
+
+
+def distribution(name: str) -> str:
+    """What a plugin's distribution is called in this project."""
+    return f"cmdorc-telemetry-{name}"
+
+
+def remedy(name: str, there: Collection[str], where: str) -> str:
+    """What to do about a plugin that is not installed; ``where`` it is named, and which plugins are ``there``."""
+    if name in PUBLISHED:
+        return f"pip install {distribution(name)}"
+    close = nearest(name, {*there, *PUBLISHED})
+    known = f"did you mean {close!r}?" if close else f"installed are {', '.join(sorted(there)) or 'none'}"
+    return f"correct {where}: {known}"
 
 
 def _scan() -> list[Installed]:

@@ -136,9 +136,18 @@ def told(fault: BaseException, *, ours: bool = False) -> str:
     return type(fault).__name__ + place
 
 
+_KINDS = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "a table"}
+
+
+def kind(value: object) -> str:
+    """What a value that a person wrote is, to be said in its place where it may be a secret."""
+    return _KINDS.get(type(value), "a date or time")
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like ``word``, or None where none is similar."""
+    """The known word most like ``word``, in capitals or not, or None where none is similar."""
     import difflib
 
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    words = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6)
+    return words[found[0]] if found else None

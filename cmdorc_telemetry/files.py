@@ -300,6 +300,13 @@ class FileLock:
         # It cannot be moved away: two who did so at once would move each other's new file. All find this name instead.
         return open_private(f"{self._path}.lock", os.O_RDWR | os.O_CREAT)
 
+    def is_current(self) -> bool:
+        """Whether the lock that is held is the one that all others find: its file may have been taken away."""
+        try:
+            return self._fd is not None and os.path.samestat(os.fstat(self._fd), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
     def release(self, *, unlink: bool = False) -> None:
         """Give the lock back; harmless where it is not held. ``unlink``: the file too, whose name comes only once.
 

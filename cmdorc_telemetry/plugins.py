@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import threading
 import warnings
 from collections import Counter
@@ -15,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
 import pluggy
 from pluggy import PluginManager
 
@@ -23,8 +23,9 @@ from . import clock, hookspecs
 from .anonymizers import Anonymizer
 from .application import CMDORC, Application
 from .config import Layer, is_built_in
+from .decoding import unreadable
 from .detector import Detector
-from .discovery import Installed, installed
+from .discovery import Installed, installed, remedy
 from .errors import ConfigError, PluginError, nearest, told
 from .forks import signals
 from .home import Home
@@ -36,6 +37,10 @@ log = logging.getLogger(hookspecs.PROJECT)
 
 SLOW_SECONDS = 0.005
 SLOW_CALLS = 3
+_HOOKS = ("cmdorc_", "telemetry_")
+"""How the names of hooks begin."""
+_REFUSED = re.compile(r"for hook '(\w+)'")
+"""In what pluggy says of a hookimpl with arguments that its hook has not."""
 
 
 def _caught(fault: BaseException) -> bool:
@@ -47,18 +52,6 @@ def _function(impl: pluggy.HookImpl) -> Callable[[Any], Any]:
     """A hookimpl of a hook with one argument, which it may leave out."""
     function: Callable[..., Any] = impl.function
     return function if impl.argnames else lambda record: function()
-
-
-def _unreadable(class_: Any) -> str | None:
-    """Why no settings could ever be read into that type; None where they can.
-
-    From here on it is complete: two threads that were the first to use it at the same time would crash msgspec (0.22).
-    """
-    try:
-        msgspec.json.Decoder(class_.Settings)
-    except Exception as fault:
-        return f"{type(fault).__name__}: {fault}"
-    return None
 
 
 class Listener:
@@ -121,25 +114,31 @@ class PluginHost:
         self._manager = PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._trusted: set[str] = set()
-        points = list(installed(cache) if known is None and enabled else known or ())
+        self._points = None if known is None else list(known)
+        points = self._installed(cache) if enabled else []
         expected = set(destinations)
         for point in points:
             if point.name not in enabled:
                 self._manager.set_blocked(point.name)
-        for name in dict.fromkeys(enabled):
+        for name, times in Counter(enabled).items():
             self.unloaded.add(name)
             self._load(name, [point for point in points if point.name == name], points, expected)
+            if times > 1:
+                self.fail(name, f"is named {times} times in plugins", "name it once")
         for number, plugin in enumerate(objects):
             name = getattr(plugin, "__name__", None) or type(plugin).__name__
             self.add(plugin, f"{name}-{number}" if self._manager.has_plugin(name) else name)
 
+    def _installed(self, cache: Path | None) -> list[Installed]:
+        """Every plugin that is installed: looked for once, where anybody asks."""
+        if self._points is None:
+            self._points = installed(cache)
+        return self._points
+
     def _load(self, name: str, found: Sequence[Installed], points: Sequence[Installed], destinations: set[str]) -> None:
         if not found:
             if name not in destinations:
-                close = nearest(name, {point.name for point in points})
-                hint = f"did you mean {close!r}? If not, " if close else ""
-                fix = f"{hint}pip install cmdorc-telemetry-{name}, or remove it from plugins"
-                self.fail(name, "is not installed", fix)
+                self.fail(name, "is not installed", remedy(name, {point.name for point in points}, "plugins"))
             return
         if len(found) > 1:
             owners = ", ".join(str(point) for point in found)
@@ -167,7 +166,6 @@ class PluginHost:
             return
         try:
             self._manager.register(plugin, name)
-            self._manager.check_pending()
             self._check(name)
             for what in self.deprecated(name):
                 warnings.warn(f"plugin {name!r} {what}", DeprecationWarning, stacklevel=2)
@@ -175,8 +173,7 @@ class PluginHost:
             if not _caught(fault):
                 raise
             self._manager.unregister(name=name)
-            what = " ".join(str(fault).split())
-            self.fail(name, f"breaks the hook rules: {what}", "correct the hookimpl")
+            self.fail(name, f"breaks the hook rules: {self._explained(fault)}", "correct the hookimpl")
             return
         self.unloaded.discard(name)
         if trusted:
@@ -189,8 +186,18 @@ class PluginHost:
             raise PluginError("it has no function that is marked @hookimpl")
         for hook in hooks:
             for owner, impl in self._impls(hook):
+                if owner == name and not (impl.optionalhook or getattr(self._manager.hook, hook).has_spec()):
+                    close = nearest(hook, (each for each in vars(hookspecs) if each.startswith(_HOOKS)))
+                    raise PluginError(f"there is no hook {hook!r}" + (f": did you mean {close!r}?" if close else ""))
                 if owner == name and (impl.wrapper or impl.hookwrapper or inspect.iscoroutinefunction(impl.function)):
                     raise PluginError(f"{hook} is async or a wrapper; hooks are plain functions here")
+
+    def _explained(self, fault: BaseException) -> str:
+        """What a hookimpl is refused for; where it is an argument, with those that its hook has."""
+        what = " ".join(str(fault).split())
+        hook = _REFUSED.search(what)
+        spec = getattr(self._manager.hook, hook[1]).spec if hook else None
+        return f"{what}; expected {' or '.join(spec.argnames) or 'no argument'}" if spec else what
 
     def fail(self, name: str, what: str, fix: str, *, logged: str | None = None) -> None:
         """Remember and report a plugin's failure, once. ``logged``: what a log may say, where that is less."""
@@ -251,6 +258,16 @@ class PluginHost:
                 self.fail(name, what, fix, logged=None if ours else f"cannot be configured: {told(fault)}")
                 self._manager.unregister(name=name)
                 self.unloaded.add(name)
+        self._claim(user, home)
+
+    def _claim(self, user: Layer, home: Home) -> None:
+        """A table of settings that is nobody's: whose it was meant to be does without, and may be an anonymizer."""
+        if left := set(user.settings) - set(self.names()):
+            there = {*self.detectors(), *(point.name for point in self._installed(home.discovered))}
+            for name in sorted(left - there):
+                fix = remedy(name, there, f"telemetry.settings.{name} in {user.source}")
+                self.fail(name, "has settings, and is not installed", fix)
+                self.unloaded.add(name)
 
     def _classes(self, hook: str, base: type[Any]) -> dict[str, type[Any]]:
         classes: dict[str, type[Any]] = {}
@@ -259,7 +276,7 @@ class PluginHost:
                 if not (isinstance(each, type) and issubclass(each, base)):
                     self.fail(name, f"{hook} returned {each!r}", f"return subclasses of {base.__name__}",
                               logged=f"{hook} returned a {type(each).__name__}")  # fmt: skip
-                elif (fault := _unreadable(each)) is not None:
+                elif (fault := unreadable(cast("Any", each).Settings)) is not None:
                     self.fail(name, f"{hook} returned {each!r}, whose Settings cannot be read: {fault}",
                               "make Settings a msgspec Struct with fields of plain types")  # fmt: skip
                 elif is_built_in(key := getattr(each, "name", None) or name) and base is TelemetryReporter:

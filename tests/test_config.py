@@ -73,7 +73,7 @@ def fault(file: Path, text: str, load: Any = load_layer) -> str:
         ("telemetry.endpoint = 5", "telemetry.endpoint: found 5; expected a URL"),
         ("telemetry.local_file = []", "telemetry.local_file: found []; expected a path"),
         ("telemetry.to = 'http'", "telemetry.to: found 'http'; expected tables [telemetry.to.NAME]"),
-        ("telemetry.to.team = 'http'", "telemetry.to.team: found 'http'; expected a table"),
+        ("telemetry.to.team = 'http'", "telemetry.to.team: found a string; expected a table"),
         ("telemetry.bounds = 5", "telemetry.bounds: found 5; expected a table [telemetry.bounds]"),
         ("telemetry.bounds.spool_mb = 5", "telemetry.bounds.spool_mb: unknown key; expected one of "
          f"{', '.join(NAMES)}. Did you mean 'spool_mib'?"),
@@ -83,7 +83,7 @@ def fault(file: Path, text: str, load: Any = load_layer) -> str:
         ("telemetry.sync = 1", "telemetry.sync: found 1; expected true or false"),
         ("telemetry.background = 'no'", "telemetry.background: found 'no'; expected true or false"),
         ("telemetry.settings = 1", "telemetry.settings: found 1; expected tables [telemetry.settings.PLUGIN]"),
-        ("telemetry.settings.bell = true", "telemetry.settings.bell: found True; expected a table"),
+        ("telemetry.settings.bell = true", "telemetry.settings.bell: found a boolean; expected a table"),
         ("telemetry.debug_consent_given = 'y'", "telemetry.debug_consent_given: found 'y'; expected true or false"),
         ("telemetry.debug_consent_expires = 2026-11-22",
          "telemetry.debug_consent_expires: found datetime.date(2026, 11, 22); expected a date and time"),
@@ -353,8 +353,8 @@ def test_secrets_come_from_the_environment() -> None:
     ("settings", "message"),
     [
         ({"token_env": "TOKEN"}, "'TOKEN' is not set; expected a set variable"),
-        ({"token_env": 5}, "found 5; expected the name of a variable"),
-        ({"token_env": ["TOKEN"]}, "found ['TOKEN']; expected the name of a variable"),
+        ({"token_env": 5}, "found a number; expected the name of a variable"),
+        ({"token_env": ["TOKEN"]}, "found a list; expected the name of a variable"),
         ({"token": "a", "token_env": "HOME"}, "telemetry.to.team.token is there too; expected one of them"),
     ],
 )

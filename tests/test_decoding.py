@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any, Literal
 
 import pytest
 from msgspec import Meta, Struct
 
-from cmdorc_telemetry.decoding import decode
+from cmdorc_telemetry.decoding import Secret, decode, secrets
 from cmdorc_telemetry.errors import ConfigError, SpecError
 
 
@@ -46,6 +47,23 @@ class Outer(Struct, forbid_unknown_fields=True):
 
 class Dotted(Struct, rename={"value": "a.b"}):
     value: list[int]
+
+
+class Inside(Struct):
+    code: Secret[int] = 0
+
+
+class Locked(Struct, forbid_unknown_fields=True):
+    name: str = ""
+    word: Secret[str] = ""
+    maybe: Secret[str] | None = None
+    perhaps: Secret[str | None] = None
+    pairs: Secret[dict[str, str] | str] = ""
+    codes: Secret[list[int]] = []
+    one_of: Secret[Literal["a", "b"] | None] = None
+    inside: Inside | None = None
+    api_token: str = ""
+    labelled: Annotated[str, Meta(title="x", extra={"other": 1})] = ""
 
 
 def fault(data: object, type_: type = Outer, key: str = "") -> str:
@@ -102,7 +120,7 @@ def test_what_is_right_comes_back_as_the_struct() -> None:
          "lists[1].b: found 'nope'; expected one of no, yes. Did you mean 'no'?"),
         (outer(few={"a": 1}), "few: found {'a': 1}; expected table of length >= 2"),
         (outer(few={"a": 1, "b": "x"}), "few: found {'a': 1, 'b': 'x'}; expected int"),
-        (outer(keyed={"long": 1}), "keyed: found {'long': 1}; expected str of length <= 3"),
+        (outer(keyed={"long": 1}), "keyed: found a table; expected str of length <= 3"),
         (outer(even={"number": 3}), "even: 3 is odd"),
         (outer(neded=1), "neded: unknown key; expected one of needed, maybe, colour, perhaps, numbers, pair, inner, "
          "inners, others, either, words, tables, deep, lists, few, keyed, even. Did you mean 'needed'?"),
@@ -112,6 +130,39 @@ def test_what_is_right_comes_back_as_the_struct() -> None:
 )  # fmt: skip
 def test_a_fault_is_named(data: object, message: str) -> None:
     assert fault(data) == f"some.toml: {message}"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": 5}, "name: found 5; expected str"),
+        ({"labelled": 5}, "labelled: found 5; expected str"),
+        ({"word": 5}, "word: found a number; expected str"),
+        ({"word": True}, "word: found a boolean; expected str"),
+        ({"word": 1.5}, "word: found a number; expected str"),
+        ({"word": date(2020, 1, 1)}, "word: found a date or time; expected str"),
+        ({"word": ["x"]}, "word: found a list; expected str"),
+        ({"maybe": ["x"]}, "maybe: found a list; expected str"),
+        ({"perhaps": {"x": "y"}}, "perhaps: found a table; expected str"),
+        ({"pairs": {"x": "y", "z": ["x"]}}, "pairs.z: found a list; expected str"),
+        ({"codes": [1, "x"]}, "codes[1]: found a string; expected int"),
+        ({"one_of": "c"}, "one_of: found a string; expected one of a, b"),
+        ({"inside": {"code": "x"}}, "inside.code: found a string; expected int"),
+        ({"api_token": ["x"]}, "api_token: found a list; expected str"),
+    ],
+)
+def test_of_a_secret_the_kind_is_named_alone(data: object, message: str) -> None:
+    assert fault(data, Locked) == f"some.toml: {message}"
+
+
+def test_a_spec_has_no_secrets() -> None:
+    with pytest.raises(SpecError, match=r"^some\.toml: api_token: found 5; expected str$"):
+        decode({"api_token": 5}, Locked, "some.toml", error=SpecError)
+
+
+def test_which_settings_are_secret() -> None:
+    assert secrets(Locked) == {"word", "maybe", "perhaps", "pairs", "codes", "one_of", "api_token"}
+    assert secrets(dict) == frozenset()
 
 
 def test_the_key_that_the_data_was_found_under_comes_first() -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cmdorc_telemetry import discovery
-from cmdorc_telemetry.discovery import Installed, installed
+from cmdorc_telemetry import discovery, toml
+from cmdorc_telemetry.discovery import PUBLISHED, Installed, installed, remedy
 
+ROOT = Path(__file__).parents[1]
 OLD = 1_600_000_000
 
 
@@ -213,3 +214,30 @@ def test_a_place_that_cannot_be_written_or_is_no_folder_changes_nothing(
     os.utime(archive, (OLD + 5, OLD + 5))
     installed(cache)
     assert site.scans == before + 1
+
+
+# -- what is not installed ---------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_told_to_install_what_this_project_does_not_publish() -> None:
+    published = {}
+    for path in ROOT.glob("plugins/*/pyproject.toml"):
+        project = toml.loads(path.read_text(encoding="utf-8"))["project"]
+        for name in project.get("entry-points", {}).get("cmdorc_telemetry", {}):
+            published[name] = f"pip install {project['name']}"
+    assert {name: remedy(name, (), "x") for name in PUBLISHED} == published
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "said"),
+    [
+        ("HTTP", ["http", "file"], "correct here: did you mean 'http'?"),
+        ("flie", ["http", "file"], "correct here: did you mean 'file'?"),
+        ("oltp", [], "correct here: did you mean 'otlp'?"),
+        ("jut", ["jot"], "correct here: did you mean 'jot'?"),
+        ("team", ["http", "file"], "correct here: installed are file, http"),
+        ("team", [], "correct here: installed are none"),
+    ],
+)
+def test_what_is_named_otherwise_is_corrected(name: str, there: list[str], said: str) -> None:
+    assert remedy(name, there, "here") == said

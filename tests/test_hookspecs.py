@@ -111,7 +111,7 @@ def fire(host: PluginHost, name: str) -> Any:
         case "telemetry_specs":
             return host.specs()
         case "telemetry_configure":
-            layer = Layer(source=Path("c.toml"), settings={"Plugin": {"loud": True}, "other": {}})
+            layer = Layer(source=Path("c.toml"), settings={"Plugin": {"loud": True}, "http": {}})
             return host.configure(layer, Home(Path("h")), ())
         case "telemetry_reporters":
             return host.reporters()

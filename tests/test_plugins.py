@@ -22,7 +22,7 @@ from cmdorc_telemetry import CompletedRun, NoopReporter, anonymizers, hookimpl, 
 from cmdorc_telemetry.anonymizers import Anonymizer
 from cmdorc_telemetry.config import Layer
 from cmdorc_telemetry.detector import Detector
-from cmdorc_telemetry.discovery import Installed
+from cmdorc_telemetry.discovery import Installed, installed
 from cmdorc_telemetry.errors import PluginError
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.plugins import PluginHost
@@ -143,7 +143,15 @@ def test_a_plugin_named_twice_is_loaded_once(site: Site) -> None:
     host = PluginHost(["one", "one"])
     fire(host)
     assert sys.modules["plugin_of_one"].runs == [RUN]
-    assert host.failures == {}
+    assert host.failures == {"one": "is named 2 times in plugins [one 1.2, plugin_of_one] (name it once)"}
+    assert host.unloaded == set()
+
+
+def test_a_hook_of_another_version_may_be_optional(site: Site) -> None:
+    code = "from cmdorc_telemetry import hookimpl\n@hookimpl(optionalhook=True)\ndef cmdorc_later(run): pass"
+    site.install("early", code)
+    host = PluginHost(["early"])
+    assert (host.names(), host.failures) == (["early"], {})
 
 
 # -- what cannot be loaded ---------------------------------------------------------------------------------------------
@@ -181,10 +189,14 @@ def test_a_broken_import_is_named_once_and_the_rest_goes_on(
 @pytest.mark.parametrize(
     ("code", "what"),
     [
-        ("def cmdorc_complete(run): pass", "unknown hook 'cmdorc_complete' in plugin"),
-        ("def cmdorc_completed(rnu): pass", "Argument(s) {'rnu'} are declared in the hookimpl but can not be found"),
+        ("def cmdorc_complete(run): pass", "there is no hook 'cmdorc_complete': did you mean 'cmdorc_completed'?"),
+        ("def xyzzy(): pass", "there is no hook 'xyzzy' ["),
+        (
+            "def cmdorc_completed(rnu): pass",
+            "{'rnu'} are declared in the hookimpl but can not be found in the hookspec; expected run [",
+        ),
         ("async def cmdorc_completed(run): pass", "cmdorc_completed is async or a wrapper; hooks are plain functions"),
-        ("def telemetry_reporters(run): return []", "Argument(s) {'run'} are declared in the hookimpl"),
+        ("def telemetry_reporters(run): return []", "be found in the hookspec; expected no argument ["),
     ],
 )
 def test_a_hookimpl_that_breaks_the_rules_is_named_and_left_out(code: str, what: str, site: Site) -> None:
@@ -233,16 +245,14 @@ def test_a_name_that_is_not_installed_is_told_the_nearest_and_the_fix(
     site: Site, warnings: Callable[[], list[str]]
 ) -> None:
     site.install("anonymous")
+    known = f"correct plugins: installed are {', '.join(sorted(point.name for point in installed()))}"
     host = PluginHost(["anonymus", "xyz", "waiting"], destinations=iter(["waiting"]))
     assert host.failures == {
-        "anonymus": "is not installed (did you mean 'anonymous'? "
-        "If not, pip install cmdorc-telemetry-anonymus, or remove it from plugins)",
-        "xyz": "is not installed (pip install cmdorc-telemetry-xyz, or remove it from plugins)",
+        "anonymus": "is not installed (correct plugins: did you mean 'anonymous'?)",
+        "xyz": f"is not installed ({known})",
     }
     assert host.unloaded == {"anonymus", "xyz", "waiting"}
-    assert warnings()[1] == (
-        "plugin 'xyz' is not installed. Fix: pip install cmdorc-telemetry-xyz, or remove it from plugins"
-    )
+    assert warnings()[1] == f"plugin 'xyz' is not installed. Fix: {known}"
 
 
 def test_ctrl_c_is_the_users_own(site: Site) -> None:
@@ -558,7 +568,7 @@ def test_each_plugin_gets_its_own_settings_and_a_folder_of_its_own(tmp_path: Pat
         setups.append(setup)
 
     host = PluginHost(objects=[module(telemetry_configure=keep), module(telemetry_configure=keep)])
-    configured(host, {"made": {"loud": True}, "bell": {"loud": False}}, tmp_path)
+    configured(host, {"made": {"loud": True}, "made-1": {"loud": False}, "http": {}}, tmp_path)
     assert host.failures == {}
     setups.sort(key=lambda setup: setup.name)
     assert [setup.name for setup in setups] == ["made", "made-1"]
@@ -566,6 +576,33 @@ def test_each_plugin_gets_its_own_settings_and_a_folder_of_its_own(tmp_path: Pat
     assert setups[0].folder == tmp_path / "telemetry" / "plugins" / "made"
     assert [spec.ref for spec in setups[0].specs] == ["cmdorc.core@1"]
     assert not (tmp_path / "telemetry").exists()
+
+
+def test_settings_that_are_nobodys_are_named_and_hold_back_what_they_may_have_anonymized(tmp_path: Path) -> None:
+    class Watching(Detector):
+        name = "lookout"
+
+        def score_one(self, event: str, payload: object) -> list[Anomaly]:
+            return []
+
+        def learn_one(self, event: str, payload: object) -> None:
+            pass
+
+    known = [Installed("mask", "mask", "mask-dist", "1"), Installed("horn", "horn", "horn-dist", "1")]
+    host = PluginHost(objects=[module(telemetry_detectors=lambda: [Watching])], known=known)
+    tables = ("made", "lookout", "mask", "Mask", "hron", "anonymizer", "xyz")
+    configured(host, {name: {} for name in tables}, tmp_path)
+
+    def told(name: str, hint: str) -> str:
+        return f"has settings, and is not installed (correct telemetry.settings.{name} in c.toml: {hint})"
+
+    assert host.failures == {
+        "Mask": told("Mask", "did you mean 'mask'?"),
+        "anonymizer": "has settings, and is not installed (pip install cmdorc-telemetry-anonymizer)",
+        "hron": told("hron", "did you mean 'horn'?"),
+        "xyz": told("xyz", "installed are horn, lookout, mask"),
+    }
+    assert host.unloaded == set(host.failures)
 
 
 def test_one_that_cannot_use_its_settings_is_out_and_holds_back_what_it_may_have_anonymized(

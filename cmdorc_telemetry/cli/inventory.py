@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
 from msgspec import NODEFAULT, Struct, field
 
 from .. import hookspecs
-from ..config import DETECTOR, DestinationConfig
-from ..discovery import Installed, installed
-from ..errors import nearest
+from ..config import ADDRESS, DETECTOR, DestinationConfig
+from ..decoding import decode, secrets
+from ..discovery import Installed, installed, remedy
+from ..errors import ConfigError
 from ..plugins import PluginHost
 from ..types import Setup
-from .machine import Machine, target
+from .machine import Machine
 from .wording import address
 
 _OF_DESTINATIONS = ("level", "events", "rename", "timeout")
@@ -22,7 +23,7 @@ _OF_DESTINATIONS = ("level", "events", "rename", "timeout")
 _SHORT = {("http", "endpoint"): "endpoint", ("file", "path"): "local_file"}
 """Keys of destinations that may be written shorter."""
 _ENVIRONMENT = "environment"
-_SECRET = ("token", "key", "secret", "password", "header", "dsn", "webhook")
+_HIDDEN = "(hidden)"
 
 
 class Setting(Struct):
@@ -73,14 +74,15 @@ def inventory(machine: Machine) -> list[Plugin]:
     """Every plugin that is installed, enabled, or what a destination needs, by name."""
     points = installed()
     user = machine.situation.user
-    asked = [*user.plugins, *(to.plugin for to in machine.pipeline.configured)]
+    needed = {to.plugin: f"telemetry.to.{to.name}.plugin in {to.where}" for to in machine.pipeline.configured}
     there = {point.name for point in points}
     found = [_installed(machine, point, points) for point in points]
-    for name in dict.fromkeys(name for name in asked if name not in there):
+    for name in dict.fromkeys(name for name in (*user.plugins, *needed, *machine.host.unloaded) if name not in there):
         error = machine.host.failures.get(name, "is not installed")
-        fix = "" if nearest(name, there) else f"pip install cmdorc-telemetry-{name}"
-        used = _destinations(machine, name, None)
-        found.append(Plugin(name=name, state="not-installed", error=error, fix=fix, destinations=used,
+        written = "plugins" if name in user.plugins else f"telemetry.settings.{name} in {user.source}"
+        fix = remedy(name, there, needed.get(name, written))
+        used, why = _destinations(machine, name, None), error.removesuffix(f" ({fix})")
+        found.append(Plugin(name=name, state="not-installed", error=why, fix=fix, destinations=used,
                             enabled_in=_enabled_in(machine, name)))  # fmt: skip
     return sorted(found, key=lambda each: (each.name, each.distribution))
 
@@ -122,13 +124,26 @@ def _installed(machine: Machine, point: Installed, points: list[Installed]) -> P
     alone = PluginHost([name], known=points)  # loaded already: asked for what is its own
     reporters, detectors = alone.reporters(), alone.detectors()
     plugin.destinations = [each for key, class_ in reporters.items() for each in _destinations(machine, key, class_)]
-    plugin.destinations += [Used(f"{DETECTOR}{key}", "", "private", []) for key in detectors]
-    written = machine.situation.user.settings.get(name, {})
-    classes: list[Any] = [*detectors.values(), *([] if plugin.destinations else reporters.values())]
-    types = [each.Settings for each in classes] + _read_by(alone, machine)
-    source = f"{machine.situation.user.source} telemetry.settings.{name}"
-    plugin.settings = _settings(types[0] if types else None, written, source)
+    plugin.destinations += [_detector(machine, key, class_) for key, class_ in detectors.items()]
+    read = [each.Settings for each in detectors.values()] + _read_by(alone, machine)
+    user, key = machine.situation.user, f"telemetry.settings.{name}"
+    written, source = user.settings.get(name, {}), f"{user.source} {key}"
+    if written and not read and "telemetry_configure" not in plugin.hooks:
+        instead = "; a destination has its own, [telemetry.to.NAME]" if reporters else ""
+        plugin.error = plugin.error or f"reads no settings: {key} in {user.source} means nothing{instead}"
+    if not (written or plugin.destinations):
+        read = [*(each.Settings for each in reporters.values()), *read]
+    plugin.settings = _settings(read[0] if read else None, written, source)
     return plugin
+
+
+def _detector(machine: Machine, name: str, class_: Any) -> Used:
+    user, fault = machine.situation.user, ""
+    try:
+        decode(dict(user.settings.get(name, {})), class_.Settings, user.source, key=f"telemetry.settings.{name}")
+    except ConfigError as wrong:
+        fault = str(wrong)
+    return Used(f"{DETECTOR}{name}", "", "private", [], fault)
 
 
 def _read_by(alone: PluginHost, machine: Machine) -> list[Any]:
@@ -150,14 +165,17 @@ def _destinations(machine: Machine, reporter: str, class_: Any) -> list[Used]:
 
 def _used(machine: Machine, to: DestinationConfig, class_: Any) -> Used:
     settings = [*_reserved(to), *_settings(class_.Settings if class_ else None, to.settings, _source(to))]
+    fault, hidden = machine.fault(to), secrets(class_.Settings) if class_ else ()
+    made = None if fault else machine.settings(to)
     for each in settings:
+        if each.source == "default" and each.name not in hidden and hasattr(made, each.name):
+            each.value = _json(getattr(made, each.name))  # it may follow from what is written
         short = _SHORT.get((to.name, each.name))
         if each.source == _source(to) and f"telemetry.{short}" in machine.situation.user.keys:
             each.source = f"{to.where} telemetry.{short}"
         if each.source == _ENVIRONMENT and each.value.removeprefix("$") not in machine.situation.environ:
             each.source = f"{_ENVIRONMENT}, not set"
-    fault = machine.fault(to)
-    return Used(to.name, target(to), to.audience, settings, str(fault) if fault else "")
+    return Used(to.name, machine.target(to), to.audience, settings, str(fault) if fault else "")
 
 
 def _source(to: DestinationConfig) -> str:
@@ -173,18 +191,20 @@ def _reserved(to: DestinationConfig) -> Iterator[Setting]:
 
 
 def _settings(type_: Any, written: Mapping[str, Any], source: str) -> list[Setting]:
-    """The keys of ``type_`` that are not written, too; unknown where there is no type."""
-    settings = [_written(key, value, source) for key, value in written.items()]
-    known = {each.name for each in settings}
+    """The keys of ``type_``, also those that are not written. Where it is not known, little is shown of what is."""
     fields = msgspec.structs.fields(type_) if type_ is not None else ()
+    shown = {each.encode_name for each in fields} - secrets(type_) if type_ is not None else set(ADDRESS)
+    settings = [_written(key, value, source, shown) for key, value in written.items()]
+    known = {each.name for each in settings}
     return settings + [_default(each) for each in fields if each.encode_name not in known]
 
 
-def _written(key: str, value: Any, source: str) -> Setting:
+def _written(key: str, value: Any, source: str, shown: Collection[str]) -> Setting:
+    """What may be a secret is hidden: so is what nobody knows, and a variable's name that looks like no such name."""
     if key.endswith("_env"):
-        return Setting(key.removesuffix("_env"), f"${value}", _ENVIRONMENT)
-    hidden = any(word in key.lower() for word in _SECRET)
-    return Setting(key, "(hidden)" if hidden else address(_json(value)), source)
+        named = isinstance(value, str) and value.isupper()
+        return Setting(key.removesuffix("_env"), f"${value}" if named else _HIDDEN, _ENVIRONMENT)
+    return Setting(key, address(_json(value)) if key in shown else _HIDDEN, source)
 
 
 def _default(each: Any) -> Setting:

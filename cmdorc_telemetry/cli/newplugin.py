@@ -12,8 +12,11 @@ from typing import get_args
 import click
 
 from ..config import is_built_in
-from ..errors import ConfigError
+from ..errors import ConfigError, StorageError
 from ..scaffold import KINDS, WHAT, Kind, files, folder
+
+_OURS = ("cmdorc", "cli", "telemetry")
+"""What would be taken for a part of this project that is no plugin."""
 
 
 @click.command("new-plugin", short_help="Begin a plugin of your own.")
@@ -41,10 +44,12 @@ def _owner(name: str) -> str:
     """Whose name it is; empty where it is nobody's."""
     from importlib import metadata
 
-    from ..discovery import installed
+    from ..discovery import PUBLISHED, distribution, installed
 
-    if is_built_in(name):
+    if is_built_in(name) or name in _OURS:
         return "something that is built in"
+    if name in PUBLISHED:
+        return distribution(name)
     if points := [point for point in installed() if point.name == name]:
         return points[0].distribution
     with suppress(metadata.PackageNotFoundError):
@@ -53,12 +58,15 @@ def _owner(name: str) -> str:
 
 
 def _write(root: Path, made: Mapping[str, str]) -> None:
-    """All of it or nothing."""
+    """All of it or nothing. Raises StorageError."""
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as draft:
-        for path, text in made.items():
-            place = Path(draft, root.name, path)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text, encoding="utf-8", newline="\n")
-        Path(draft, root.name).rename(root)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as draft:
+            for path, text in made.items():
+                place = Path(draft, root.name, path)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_text(text, encoding="utf-8", newline="\n")
+            Path(draft, root.name).rename(root)
+    except OSError as fault:
+        raise StorageError(f"{root} cannot be made: {fault.strerror}") from fault

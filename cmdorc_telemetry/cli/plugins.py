@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def _row(setting: Setting) -> tuple[str, Cell]:
 @click.argument("name")
 def enable(name: str) -> None:
     """Enable an installed plugin: put NAME into plugins in your config.toml."""
-    from ..discovery import installed
+    from ..discovery import PUBLISHED, installed, remedy
     from ..plugins import PluginHost
     from .inventory import trouble
     from .userfile import edit, listing
@@ -83,21 +84,31 @@ def enable(name: str) -> None:
     points = installed()
     there = sorted({point.name for point in points})
     if name not in there:
-        raise ConfigError("plugin", name, "is not installed", f"one of {', '.join(there) or 'none: nothing is'}",
-                          nearest=nearest(name, there))  # fmt: skip
+        fix = f" ({remedy(name, there, '')})" if name in PUBLISHED else ""
+        raise _not_one_of(name, f"is not installed{fix}", there)
     what, fix = trouble(next(point for point in points if point.name == name), points)
     if what:
-        raise ConfigError("plugin", name, what, fix)
+        raise ConfigError("plugin", name, f"{what} ({fix})")
     home = Home.of(application())
     known = name in load_layer(home.config).plugins
+    broken = PluginHost([name], known=points).unloaded  # warns of what is wrong with it
+    if broken and not known:
+        raise ConfigError("plugin", name, "was not enabled: while a plugin cannot be loaded, nothing is shared")
     if not known:
         edit(home.config, listing(name, enabled=True))
     click.echo(f"{name} {'was enabled already' if known else 'is enabled'} in {place(home.config)}.")
     _other_file(home)
-    PluginHost([name], known=points)  # warns where it is broken
+    with suppress(ConfigError):  # what is broken is said by whatever else is used
+        if needs := Machine(own=True).unplaced.get(name):
+            click.echo(f"{needs}.")
     click.echo("It shares nothing that you did not agree to. Its settings:")
     click.echo(f"  {command_line('plugins')}")
     _ask_for_specs()
+
+
+def _not_one_of(name: str, what: str, names: Sequence[str]) -> ConfigError:
+    expected = f"one of {', '.join(names)}" if names else "one that is, and none is"
+    return ConfigError("plugin", name, what, expected, nearest=nearest(name, names))
 
 
 def _ask_for_specs() -> None:
@@ -121,13 +132,16 @@ def _other_file(home: Home) -> None:
 @click.argument("name")
 def disable(name: str) -> None:
     """Disable a plugin: take NAME out of plugins in your config.toml."""
+    from ..plugins import PluginHost
     from .userfile import edit, listing
 
     home = Home.of(application())
     enabled = load_layer(home.config).plugins
     if name not in enabled:
-        raise ConfigError("plugin", name, "is not enabled", f"one of {', '.join(enabled) or 'none: nothing is'}",
-                          nearest=nearest(name, enabled))  # fmt: skip
+        raise _not_one_of(name, "is not enabled", enabled)
+    host = PluginHost([name])
     edit(home.config, listing(name, enabled=False))
     click.echo(f"{name} is disabled in {place(home.config)}.")
+    if name in host.names() and "telemetry_anonymize" in host.hooks_of(name):
+        log.warning("what happens from now on is shared without what %s did to it", name)
     _other_file(home)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+import stat
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from .. import files, toml
 from ..config import load_layer, read_table
-from ..errors import ConfigError
+from ..errors import ConfigError, StorageError
 from ..situation import config_exposure
 from .arrays import taken_out, with_one_more
 
@@ -27,21 +29,49 @@ def edit(path: Path, change: Callable[[Table], None]) -> None:
     Raises ConfigError for a file that is wrong already, that is read-only, that others may have written, or that is
     written in a way that cannot be changed here; StorageError where it cannot be written.
     """
+    if _wanted(path, change) is None:
+        return
+    target = path.resolve()  # a link to a file that is kept elsewhere stays one
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o600
+    if not mode & 0o222:
+        raise ConfigError(path, "", "is read-only", "a file that you may write to")
+    files.private_dir(target.parent)
+    with _alone(target):
+        if (wanted := _wanted(path, change)) is not None:
+            files.replace(target, _text(path, change, wanted).encode())
+            target.chmod(mode)
+
+
+def _wanted(path: Path, change: Callable[[Table], None]) -> dict[str, Any] | None:
+    """What is to be in the file; None where it is."""
     load_layer(path)
     check_owner(path)
     wanted = deepcopy(there := read_table(path))
     change(wanted.setdefault(_TABLE, {}))
-    if wanted == there:
-        return
-    text = path.read_bytes().decode() if there or path.exists() else ""
-    edited = _edited(text, change, there.get(_TABLE, {}), wanted)
+    return None if wanted == there else wanted
+
+
+def _text(path: Path, change: Callable[[Table], None], wanted: Mapping[str, Any]) -> str:
+    text = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
+    edited = _edited(text, change, read_table(path).get(_TABLE, {}), wanted)
     if edited is None:
         raise ConfigError(path, _TABLE, "is written in a way that cannot be changed from here", "an edit by hand")
-    target = path.resolve()  # a link to a file that is kept elsewhere stays one
-    if target.exists() and not target.stat().st_mode & 0o222:
-        raise ConfigError(path, "", "is read-only", "a file that you may write to")
-    files.private_dir(target.parent)
-    files.replace(target, edited.encode())
+    return edited
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One at a time edits a file. The lock's own file is gone afterwards."""
+    lock = files.FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        while lock.acquire() and not lock.is_current():  # whoever had it took the file away
+            lock.release()
+    except OSError as fault:
+        raise StorageError(f"{path} cannot be written: {fault.strerror}") from fault
+    try:
+        yield
+    finally:
+        lock.release(unlink=True)
 
 
 def _edited(

@@ -27,6 +27,7 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _SUFFIX = ".template"
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST = 30
+_PREFIX = "cmdorc-telemetry-"
 _MARK = re.compile(r"@(\w+)@")
 
 
@@ -35,7 +36,9 @@ def folder(name: str) -> str:
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         expected = f"at most {_LONGEST} small letters, digits and single hyphens, beginning with a letter"
         raise ConfigError("new-plugin", "NAME", f"found {name!r}", expected)
-    return f"cmdorc-telemetry-{name}"
+    if name.startswith(_PREFIX):
+        raise ConfigError("new-plugin", "NAME", f"found {name!r}", f"{name.removeprefix(_PREFIX)}: the rest is added")
+    return f"{_PREFIX}{name}"
 
 
 def files(name: str, kind: Kind) -> dict[str, str]:

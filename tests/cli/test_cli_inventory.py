@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from cmdorc_telemetry.cli import telemetry as group
 from cmdorc_telemetry.config import load_layer
 
 from ..acme import Acme
@@ -75,6 +76,108 @@ def test_settings_that_a_plugin_reads_when_it_is_configured_have_defaults_too(ma
     machine.config('[telemetry]\nplugins = ["bell"]\n[telemetry.settings.bell]\nluod = true\n')
     found = of(machine, "bell")
     assert (found["state"], "Did you mean 'loud'?" in found["error"]) == ("broken", True)
+
+
+NOBODYS = """[telemetry]
+plugins = ["file", "anonymizer"]
+local_file = {out!r}
+[telemetry.settings.{name}.fields]
+os = {{ remove = true }}
+"""
+
+
+@pytest.mark.parametrize("name", ["anonymiser", "Anonymizer"])
+def test_settings_of_nobody_may_be_rules_for_what_is_shared_so_nothing_is(machine: Any, name: str) -> None:
+    out = machine.folder / "shared.jsonl"
+    machine.config(NOBODYS.format(out=str(out), name="anonymizer"))
+    machine.opt_in()
+    config = machine.config(NOBODYS.format(out=str(out), name=name))
+    wrong = f"correct telemetry.settings.{name} in {config}: did you mean 'anonymizer'?"
+    machine.record()
+    assert f"plugin {name!r} has settings, and is not installed. Fix: {wrong}" in machine("flush").stderr
+    found = machine.json("status")
+    assert (found["history"]["acknowledged"] > 0, out.exists()) == (True, False)
+    assert found["broken_plugins"][name] == f"has settings, and is not installed ({wrong})"
+    assert any("Nothing is shared" in each and name in each for each in found["problems"])
+    told = of(machine, name)
+    assert (told["state"], told["error"], told["fix"]) == ("not-installed", "has settings, and is not installed", wrong)
+
+    machine.config(NOBODYS.format(out=str(out), name="anonymizer"))
+    machine.record()
+    machine("flush")
+    shared = [json.loads(line) for line in out.read_text().splitlines()]
+    assert shared
+    assert not [each for each in shared if "os" in each]
+
+
+def test_settings_that_nobody_reads_are_told(machine: Any) -> None:
+    config = machine.config('[telemetry]\nplugins = ["file"]\n[telemetry.settings.file]\nfiles = 3\n')
+    told = f"reads no settings: telemetry.settings.file in {config} means nothing"
+    assert of(machine, "file")["error"] == f"{told}; a destination has its own, [telemetry.to.NAME]"
+    assert f"  !  {told}" in machine("plugins").stdout.replace("  !       ", "  !  ")
+
+
+def test_what_is_wrong_with_the_settings_of_a_detector_is_told(machine: Any) -> None:
+    machine.config('[telemetry]\nplugins = ["anomaly"]\n[telemetry.settings.anomaly]\nwindow_minuts = 5\n')
+    (to,) = of(machine, "anomaly")["destinations"]
+    assert "telemetry.settings.anomaly.window_minuts: unknown key" in to["error"]
+    assert "Did you mean 'window_minutes'?" in to["error"]
+
+
+SECRETIVE = """
+from msgspec import Struct
+from cmdorc_telemetry import TelemetryReporter, hookimpl
+from cmdorc_telemetry.decoding import Secret
+
+class Safe(TelemetryReporter):
+    class Settings(Struct, forbid_unknown_fields=True):
+        url: str
+        combination: Secret[list[int] | str] = ""
+        notes: Secret[dict[str, str] | None] = None
+        auth_token: str | None = None
+
+    async def report(self, event, payload):
+        pass
+
+@hookimpl
+def telemetry_reporters():
+    return [Safe]
+"""
+
+
+@pytest.mark.parametrize("enabled", [True, False], ids=["loaded", "not loaded"])
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('combination = "s3cret"', ""),
+        ('notes = {of = "s3cret"}', ""),
+        ('auth_token = "s3cret"', ""),
+        ('combinaton = "s3cret"', "combinaton: unknown key"),
+        ('combination_env = "s3cret"', "combination_env: what it names is not set"),
+        ('combination_env = ["s3cret"]', "combination_env: found a list; expected the name of a variable"),
+        ('combination = ["s3cret"]', "combination[0]: found a string; expected int"),
+        ('combination = {of = "s3cret"}', "combination: found a table; expected"),
+        ('notes = "s3cret"', "notes: found a string; expected table"),
+        ('notes = {of = ["s3cret"]}', "notes.of: found a list; expected str"),
+        ('auth_token = ["s3cret"]', "auth_token: found a list; expected str"),
+    ],
+)
+def test_no_output_has_a_secret(machine: Any, enabled: bool, written: str, said: str) -> None:
+    machine.plugin("safe", SECRETIVE)
+    machine.opt_in()
+    machine.config(
+        f"[telemetry]\nplugins = {['safe'] if enabled else []}\n"
+        f'[telemetry.to.team]\nplugin = "safe"\naudience = "private"\nurl = "u"\n{written}\n'
+    )
+    machine.record()
+    commands = [["plugins"], ["plugins", "--json"], ["status"], ["status", "--json"], ["view", "--output", "-"],
+                ["review"], ["show-payload"], ["flush"]]  # fmt: skip
+    outputs = [CliRunner().invoke(group, words).output for words in commands]
+    outputs += [text.decode("latin-1") for name, text in machine.files().items() if name != "config.toml"]
+    assert not [each for each in outputs if "s3cret" in each]
+    (to,) = of(machine, "safe")["destinations"]
+    assert (said in to["error"]) if enabled else to["error"] == ""
+    assert "(hidden)" in [each["value"] for each in to["settings"]]
 
 
 def test_a_detector_is_a_private_destination(machine: Any) -> None:
@@ -153,7 +256,7 @@ def test_a_name_that_two_offer_is_neithers(machine: Any, enabled: bool) -> None:
 def test_neither_of_them_is_enabled(machine: Any) -> None:
     twins(machine)
     result = machine("enable", "bell", code=2)
-    assert "is offered twice: bell (bell 1.0, bell), bell (gong 1.0, gong); expected uninstall one" in result.stderr
+    assert "is offered twice: bell (bell 1.0, bell), bell (gong 1.0, gong) (uninstall one of them)" in result.stderr
     assert not machine.home.root.exists()
 
 
@@ -172,10 +275,21 @@ def test_a_plugin_for_another_version_of_the_hooks_is_not_enabled(machine: Any, 
     assert "was written for API" in of(machine, "bell")["error"]
 
 
-def test_a_broken_plugin_that_is_enabled_says_so_at_once(machine: Any) -> None:
+def test_a_broken_plugin_is_not_enabled(machine: Any) -> None:
     machine.plugin("bell", "import nothing_of_that_name")
+    result = machine("enable", "bell", code=2)
+    assert "warning: plugin 'bell' cannot be imported: ModuleNotFoundError" in result.stderr
+    assert result.stderr.endswith(
+        "error: plugin: bell: was not enabled: while a plugin cannot be loaded, nothing is shared\n"
+    )
+    assert not machine.home.root.exists()
+
+
+def test_one_that_broke_later_stays_enabled_and_is_told_of(machine: Any) -> None:
+    machine.plugin("bell", "import nothing_of_that_name")
+    machine.config('[telemetry]\nplugins = ["bell"]\n')
     result = machine("enable", "bell")
-    assert result.stdout.startswith("bell is enabled in ")
+    assert result.stdout.startswith("bell was enabled already in ")
     assert "warning: plugin 'bell' cannot be imported: ModuleNotFoundError" in result.stderr
 
 

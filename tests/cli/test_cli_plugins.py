@@ -107,9 +107,10 @@ def test_a_plugin_that_is_no_destination(machine) -> None:
     source = f"{machine.home.config} telemetry.settings.bell"
     found = of(machine, "bell")
     assert (found["state"], found["hooks"]) == ("enabled", ["cmdorc_completed"])
+    assert found["error"] == f"reads no settings: telemetry.settings.bell in {machine.home.config} means nothing"
     assert found["settings"] == [
-        {"name": "loud", "value": "true", "source": source},
-        {"name": "since", "value": '"2020-01-01"', "source": source},
+        {"name": "loud", "value": "(hidden)", "source": source},
+        {"name": "since", "value": "(hidden)", "source": source},
     ]
     machine.config('[telemetry]\nplugins = ["bell"]\n')
     assert of(machine, "bell")["settings"] == []
@@ -143,15 +144,16 @@ def test_what_is_asked_for_and_not_installed(machine) -> None:
     machine.config('[telemetry]\nplugins = ["htpp", "graphs"]\n[telemetry.to.board]\nplugin = "graphs"\n')
     shown = machine("plugins").stdout
     assert shown.startswith(f"{len(INSTALLED)} plugins installed, 0 enabled, 2 that cannot be used.\n")
-    assert "did you mean 'http'?" in of(machine, "htpp")["error"]
-    assert "\n  pip install cmdorc-telemetry-htpp\n" not in shown, "nobody should copy a name that was a slip"
+    assert of(machine, "htpp")["fix"] == "correct plugins: did you mean 'http'?"
+    assert "pip install" not in shown, "anybody could have registered a name that was a slip"
     assert of(machine, "graphs") == {
         "name": "graphs", "version": "", "distribution": "", "state": "not-installed", "error": "is not installed",
-        "fix": "pip install cmdorc-telemetry-graphs", "hooks": [], "api": "", "deprecated": [], "settings": [],
+        "fix": f"correct telemetry.to.board.plugin in {machine.home.config}: installed are {', '.join(INSTALLED)}",
+        "hooks": [], "api": "", "deprecated": [], "settings": [],
         "destinations": [{"name": "board", "target": "", "audience": "shared", "settings": [], "error": ""}],
         "enabled_in": str(machine.home.config), "asked_in": "",
     }  # fmt: skip
-    assert "\n  pip install cmdorc-telemetry-graphs\n" in shown
+    assert f"\n  correct telemetry.to.board.plugin in {machine.home.config}: installed are anomaly, " in shown
 
 
 def test_what_a_project_asks_for_is_not_enabled_and_said_to_be_asked_for(machine) -> None:
@@ -174,7 +176,7 @@ def test_on_a_narrow_terminal_no_word_is_broken_but_what_is_too_long(
     assert narrow.end() == 0
     lines = [re.sub(r"\x1b\[\d*m", "", line) for line in narrow.shown.splitlines()]
     assert "anonymizer  enabled" in lines
-    assert "  !  is not installed (did you mean 'file'?" in lines
+    assert "  correct plugins: did you mean 'file'?" in lines
     assert max(map(len, lines)) <= 44, "a path would be longer"
     assert "  cmdorc-telemetry enable posthog" in lines, "a line to copy is whole"
 
@@ -208,6 +210,7 @@ def test_enable_makes_the_file_for_its_owner_alone(machine) -> None:
     result = machine("enable", "http")
     assert result.stdout == (
         f"http is enabled in {machine.home.config}.\n"
+        f"http has no destination: set endpoint in [telemetry.to.http] of {machine.home.config}.\n"
         "It shares nothing that you did not agree to. Its settings:\n"
         "  telemetry plugins\n"
     )
@@ -240,6 +243,13 @@ def test_disable_takes_every_mention_out(machine) -> None:
     assert load_layer(machine.home.config).plugins == ("file",)
 
 
+def test_disabling_what_anonymizes_says_that_sharing_goes_on_without_it(machine) -> None:
+    machine.config('[telemetry]\nplugins = ["http", "anonymizer"]\n')
+    said = "warning: what happens from now on is shared without what anonymizer did to it\n"
+    assert machine("disable", "anonymizer").stderr == said
+    assert machine("disable", "http").stderr == ""
+
+
 def test_enabling_what_is_not_installed(machine) -> None:
     assert machine("enable", "htp", code=2).stderr == (
         f"error: plugin: htp: is not installed; expected one of {', '.join(INSTALLED)}. Did you mean 'http'?\n"
@@ -247,9 +257,32 @@ def test_enabling_what_is_not_installed(machine) -> None:
     assert not machine.home.root.exists()
 
 
+def test_only_what_this_project_publishes_is_to_be_installed(machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmdorc_telemetry.discovery.installed", list)
+    assert machine("enable", "otlp", code=2).stderr == (
+        "error: plugin: otlp: is not installed (pip install cmdorc-telemetry-otlp); expected one that is, and none is\n"
+    )
+    assert "pip" not in machine("enable", "graphs", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ('[telemetry.to.team]\npath = "/x"\n', "correct telemetry.to.team.plugin in {config}: installed are anomaly, "),
+        ('[telemetry.to.a]\nplugin = "HTTP"\n', "correct telemetry.to.a.plugin in {config}: did you mean 'http'?"),
+    ],
+)
+def test_where_a_destination_s_plugin_is_not_there_its_key_is_named(machine, written: str, told: str) -> None:
+    config = machine.config(f"[telemetry]\n{written}")
+    machine.opt_in()
+    for shown in (machine("plugins").stdout, machine("status").stdout):
+        assert told.format(config=config) in shown
+        assert "pip install" not in shown
+
+
 def test_disabling_what_is_not_enabled(machine) -> None:
     assert machine("disable", "http", code=2).stderr == (
-        "error: plugin: http: is not enabled; expected one of none: nothing is\n"
+        "error: plugin: http: is not enabled; expected one that is, and none is\n"
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmdorc_telemetry import toml
+from cmdorc_telemetry.cli import userfile
 from cmdorc_telemetry.cli.arrays import taken_out, with_one_more
 from cmdorc_telemetry.cli.userfile import edit, listing, setting
+from cmdorc_telemetry.config import TelemetryLevel, load_layer
 from cmdorc_telemetry.errors import ConfigError, StorageError
+from cmdorc_telemetry.files import FileLock
 
 
 @pytest.mark.parametrize(
@@ -171,12 +177,85 @@ def test_a_file_that_is_read_only_is_left_as_it_is(tmp_path: Path, linked: bool)
     edit(path, listing("http", enabled=False))  # nothing to be done
 
 
-def test_a_file_with_a_byte_order_mark_is_no_toml_and_stays(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_no_part_of_what_is_written(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
-    path.write_bytes(b"\xef\xbb\xbf[telemetry]\n")
-    with pytest.raises(ConfigError, match="is not valid TOML"):
-        edit(path, listing("http", enabled=True))
-    assert path.read_bytes() == b"\xef\xbb\xbf[telemetry]\n"
+    path.write_bytes(b"\xef\xbb\xbf[telemetry]\nlevel = 'off'\n")
+    assert load_layer(path).level is TelemetryLevel.OFF
+    edit(path, listing("http", enabled=True))
+    assert path.read_bytes() == b"[telemetry]\nplugins = [\"http\"]\nlevel = 'off'\n"
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600, 0o640])
+def test_who_may_read_the_file_stays_its_users_business(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[telemetry]\n")
+    path.chmod(mode)
+    edit(path, listing("http", enabled=True))
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+_EDIT = """
+import sys
+from pathlib import Path
+import tomlkit
+from cmdorc_telemetry.cli.userfile import edit, listing
+
+print(flush=True)
+sys.stdin.read()
+edit(Path(sys.argv[1]), listing(sys.argv[2], enabled=True))
+"""
+
+
+def test_of_many_who_edit_it_at_once_none_is_lost(tmp_path: Path) -> None:
+    path, names = tmp_path / "home" / "config.toml", [f"p{number}" for number in range(12)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    running = [subprocess.Popen([sys.executable, "-c", _EDIT, str(path), name], **pipes) for name in names]
+    for each in running:
+        each.stdout.readline()
+    for each in running:
+        each.stdin.close()
+    assert [each.wait(60) for each in running] == [0] * len(names)
+    for each in running:
+        each.stdout.close()
+    assert sorted(load_layer(path).plugins) == sorted(names)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_somebody_else_did_meanwhile_is_not_done_again(tmp_path: Path) -> None:
+    path, done = tmp_path / "config.toml", "[telemetry]\nplugins = ['http']  # as somebody else writes it\n"
+
+    def change(table: Any) -> None:
+        listing("http", enabled=True)(table)
+        path.write_text(done)
+
+    edit(path, change)
+    assert path.read_text() == done
+
+
+def test_a_lock_whose_file_was_taken_away_meanwhile_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire, taken = FileLock.acquire, []
+
+    def late(lock: FileLock) -> bool:
+        """As if whoever had it were done with it between opening its file and getting it."""
+        held = acquire(lock)
+        if not taken:
+            taken.extend(tmp_path.glob(".*.lock"))
+            taken[0].unlink()
+        return held
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    path = tmp_path / "config.toml"
+    with userfile._alone(path):
+        other = FileLock(taken[0])
+        assert not acquire(other, wait=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_lock_can_be_had(tmp_path: Path) -> None:
+    (tmp_path / ".config.toml.lock").mkdir()
+    (tmp_path / ".config.toml.lock.lock").mkdir()
+    with pytest.raises(StorageError, match=r"config\.toml cannot be written: Is a directory"):
+        edit(tmp_path / "config.toml", setting(enabled=True))
 
 
 def test_none_takes_a_key_away(tmp_path: Path) -> None:

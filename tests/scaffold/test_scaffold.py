@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import tomlkit
 from click.testing import CliRunner
 
-from cmdorc_telemetry import __version__
+from cmdorc_telemetry import __version__, discovery
 from cmdorc_telemetry.cli import telemetry as group
 from cmdorc_telemetry.errors import ConfigError
 from cmdorc_telemetry.scaffold import KINDS, Kind, files, folder
@@ -176,11 +177,35 @@ def test_what_is_there_is_left_alone(make: Callable[[Path], None], tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "whose"),
     [("http", "cmdorc-telemetry-http"), ("server", "cmdorc-telemetry-server"),
-     ("history", "something that is built in"), ("detector-x", "something that is built in")],
-    ids=["plugin", "distribution", "history", "detector"],
+     ("telemetry", "something that is built in"), ("history", "something that is built in"),
+     ("detector-x", "something that is built in")],
+    ids=["plugin", "distribution", "telemetry", "history", "detector"],
 )  # fmt: skip
 def test_the_name_of_something_that_is_there_is_no_other_s(name: str, whose: str, tmp_path: Path) -> None:
     assert f"{name!r} is the name of {whose}; expected another name" in refused(tmp_path, name)
+
+
+def test_a_plugin_of_this_project_that_is_not_installed_here_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "distribution", _not_found)
+    monkeypatch.setattr(discovery, "installed", list)
+    assert "'otlp' is the name of cmdorc-telemetry-otlp; expected another name" in refused(tmp_path, "otlp")
+
+
+def _not_found(name: str) -> None:
+    raise metadata.PackageNotFoundError(name)
+
+
+def test_the_name_is_that_of_the_plugin_alone(tmp_path: Path) -> None:
+    said = refused(tmp_path, "cmdorc-telemetry-bell")
+    assert "found 'cmdorc-telemetry-bell'; expected bell: the rest is added" in said
+
+
+def test_a_folder_that_cannot_be_written_to_is_named() -> None:
+    done = CliRunner().invoke(group, ["new-plugin", "--output", "/proc", "bell"])
+    assert done.stderr == "error: /proc/cmdorc-telemetry-bell cannot be made: No such file or directory\n"
+    assert done.exit_code == 1
 
 
 def test_nothing_is_written_by_halves(tmp_path: Path) -> None:

@@ -168,11 +168,11 @@ class Talkative(Shelf):
 class Repeating(Shelf):
     class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         path: str
-        lock: Secret[str] = ""
+        token: Secret[str] = ""
 
         def __post_init__(self) -> None:
-            if not self.lock.isprintable():
-                raise ValueError(f"lock: found {self.lock!r}")
+            if not self.token.isprintable():
+                raise ValueError(f"token: found {self.token!r}")
 
         def __repr__(self) -> str:
             return f"Settings(path={self.path!r})"

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
+from ...decoding import decode, secrets
 from ...discovery import Installed, installed
+from ...errors import ConfigError
 from ...plugins import PluginHost
 from ...spec import CORE, TelemetrySpec, load_spec
 from ..machine import Machine
@@ -30,8 +33,8 @@ host = PluginHost([sys.argv[1]])
 host.reporters(), host.detectors(), host.specs(), host.anonymizers()
 print(*{name.partition(".")[0] for name in set(sys.modules) - before})
 """
-SECRETS = ("token", "key", "secret", "password")
-"""What is in the name of a setting that nobody else may see."""
+_CANARY = "c4n4ry-c4n4ry"
+_WRONG = f" {_CANARY}\n"
 
 
 class PluginContract:
@@ -135,9 +138,29 @@ def strangers(class_: Any, settings: Mapping[str, Any]) -> bool:
 
 def shown_secrets(settings: Any) -> list[str]:
     """The settings that hold a secret and show it in ``repr``, which is what logs and tracebacks have."""
-    canary = "c4n4ry-c4n4ry"
-    names = [each.name for each in msgspec.structs.fields(settings) if any(word in each.name for word in SECRETS)]
-    return [name for name in names if canary in repr(msgspec.structs.replace(settings, **{name: canary}))]
+    hidden = secrets(type(settings))
+    names = [each.name for each in msgspec.structs.fields(settings) if each.encode_name in hidden]
+    return [name for name in names if _CANARY in repr(_with(settings, name))]
+
+
+def _with(settings: Any, name: str) -> Any:
+    """Settings with a canary, which might be refused where they are read."""
+    made = copy(settings)
+    msgspec.structs.force_setattr(made, name, _CANARY)
+    return made
+
+
+def repeated_secrets(class_: Any, settings: Mapping[str, Any]) -> list[str]:
+    """The settings that hold a secret, and whose value is repeated where it cannot be right."""
+    return [name for name in sorted(secrets(class_.Settings)) if _CANARY in _said(class_, {**settings, name: _WRONG})]
+
+
+def _said(class_: Any, settings: Mapping[str, Any]) -> str:
+    try:
+        decode(settings, class_.Settings, "config.toml")
+    except ConfigError as fault:
+        return str(fault)
+    return ""
 
 
 def strangers_in_table(table: dict[str, Any], plugin: str) -> dict[str, Any]:

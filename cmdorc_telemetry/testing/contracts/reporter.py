@@ -19,6 +19,7 @@ from unittest import mock
 import msgspec
 
 from ...config import RESERVED, DestinationConfig
+from ...decoding import secrets
 from ...delivery.results import checked
 from ...destinations import make_reporter
 from ...errors import DeliveryError
@@ -29,7 +30,7 @@ from ...types import Batch, BatchResult
 from ..attempts import attempts, logged, printed
 from ..machine import DESTINATION
 from ..samples import INSTALL_ID, Samples
-from .plugin import SECRETS, PluginContract, shown_secrets, strangers
+from .plugin import PluginContract, repeated_secrets, shown_secrets, strangers
 
 T = TypeVar("T")
 Script = Callable[[TelemetryReporter], Awaitable[T]]
@@ -125,9 +126,10 @@ class ReporterContract(PluginContract):
         assert not names & set(RESERVED)
 
     def test_secrets_do_not_show(self) -> None:
-        """``repr`` of the settings has no token in it."""
-        settings = msgspec.convert(self.settings(), self.reporter_class().Settings)
-        assert shown_secrets(settings) == []
+        """``repr`` of the settings has none in it, and what is said of one that cannot be right does not repeat it."""
+        class_ = self.reporter_class()
+        assert shown_secrets(msgspec.convert(self.settings(), class_.Settings)) == []
+        assert repeated_secrets(class_, self.settings()) == []
 
     # -- the promises: delivery ---------------------------------------------------------------------------------------
 
@@ -178,7 +180,8 @@ class ReporterContract(PluginContract):
         values = {
             str(value) for event in batch.events for value in (event.event_id, event.payload["anonymous_install_id"])
         }
-        values |= {str(value) for name, value in self.settings().items() if any(word in name for word in SECRETS)}
+        hidden = secrets(self.reporter_class().Settings)
+        values |= {str(value) for name, value in self.settings().items() if name in hidden}
         said = []
         with self.broken(), logged() as lines:
             try:

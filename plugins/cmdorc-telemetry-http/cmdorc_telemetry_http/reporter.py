@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from cmdorc_telemetry import clock
+from cmdorc_telemetry.decoding import Secret
 from cmdorc_telemetry.errors import DeliveryError
 from cmdorc_telemetry.http.answers import UNREADABLE, Answer
 from cmdorc_telemetry.http.endpoint import check_endpoint, check_secret
@@ -35,7 +36,7 @@ class HttpReporter(PostingReporter):
 
         endpoint: str
         """Address of the server without ``/report``: https, or plain http to this machine."""
-        token: str | None = None
+        token: Secret[str | None] = None
         """Sent as ``Authorization: Bearer``: for a server of one's own."""
 
         def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from cmdorc_telemetry import clock
+from cmdorc_telemetry.decoding import Secret
 from cmdorc_telemetry.http.endpoint import check_endpoint, check_secret
 from cmdorc_telemetry.http.reporter import PostingReporter
 from cmdorc_telemetry.types import Batch
@@ -25,7 +26,7 @@ class PosthogReporter(PostingReporter):
 
         endpoint: str
         """Where events are captured: ``https://us.i.posthog.com``, ``https://eu.i.posthog.com``, or one's own."""
-        api_key: str
+        api_key: Secret[str]
         """The project's key, ``phc_…``: it says whose the events are, and can only add some."""
         historical_migration: bool = False
         """Whether all that is sent is from the past: PostHog then keeps it from what watches for sudden growth."""

@@ -7,6 +7,7 @@ from base64 import b64encode
 from msgspec import Struct
 
 from cmdorc_telemetry import clock
+from cmdorc_telemetry.decoding import Secret
 from cmdorc_telemetry.http.endpoint import check_endpoint, check_secret
 from cmdorc_telemetry.http.reporter import PostingReporter
 from cmdorc_telemetry.types import Batch
@@ -27,7 +28,7 @@ class SegmentReporter(PostingReporter):
 
         endpoint: str
         """The Tracking API: ``https://api.segment.io/v1``, or ``https://events.eu1.segmentapis.com/v1``."""
-        write_key: str
+        write_key: Secret[str]
         """The source's key: it says whose the events are, and can only add some."""
 
         def __post_init__(self) -> None:
