@@ -35,6 +35,7 @@ from .reporter import TelemetryReporter
 from .situation import Situation
 from .spec import CORE, TelemetrySpec, load_spec
 from .types import Anomaly, Batch, BatchEvent, BatchResult, Leased, Ledger, View
+from .wording import clean
 
 log = logging.getLogger("cmdorc_telemetry")
 
@@ -258,7 +259,8 @@ class Detection:
     def _alert(self, anomaly: Anomaly, payload: Mapping[str, Any]) -> None:
         """Do what is to be done about an anomaly."""
         if "log" in anomaly.actions:
-            log.warning("%s", anomaly.message or f"{anomaly.event}: {anomaly.metric} is {anomaly.kind} its bound")
+            text = anomaly.message or f"{anomaly.event}: {anomaly.metric} is {anomaly.kind} its bound"
+            log.warning("%s", clean(text))
         if "alert" in anomaly.actions:
             self._host.announce(anomaly)
         try:

@@ -60,6 +60,8 @@ def _program() -> Program:
     _log.propagate = False  # and so are its handlers
     program = Program()
     atexit.register(program.end)
+    if hasattr(os, "register_at_fork"):  # pragma: no branch - but on Windows
+        os.register_at_fork(before=program.speak)
     return program
 
 
@@ -67,10 +69,10 @@ class Program:
     """What there is of orchestrators in this process, and which files they are of."""
 
     def __init__(self) -> None:
-        self._loaded: dict[int, tuple[weakref.ref[Any], list[Path]]] = {}
-        """The configurations that cmdorc loaded, by their identity, and the files they came from."""
-        self._files: dict[Path, None] = {}
-        """All of these files."""
+        self._loaded: dict[int, tuple[weakref.ref[Any], Layer | None]] = {}
+        """The configurations that cmdorc loaded, by their identity, and what the files they came from lower."""
+        self._all: Layer | None = None
+        """What all of these files lower together. A program may load many, and delete each when it has loaded it."""
         self._making: dict[int, object] = {}
         """The configurations of the orchestrators that are being made, by the identity of these."""
         self._wrappers: weakref.WeakSet[Callable[..., None]] = weakref.WeakSet()
@@ -82,36 +84,37 @@ class Program:
     # -- configurations ----------------------------------------------------------------------------------------------
 
     def remembering(self, load: Callable[..., Any]) -> Callable[..., Any]:
-        """cmdorc's ``load_configs``; what it was asked to load is remembered."""
+        """cmdorc's ``load_configs``; what is lowered by what it was asked to load is remembered."""
 
         @functools.wraps(load)
         def load_configs(paths: Any, *args: Any, **kwargs: Any) -> Any:
             if isinstance(paths, Iterator):  # to be had once
                 paths = list(paths)
             made = load(paths, *args, **kwargs)
-            files = list(_files(paths))
-            forget = functools.partial(self._forget, id(made))
-            self._loaded[id(made)] = weakref.ref(made, forget), files
-            self._files.update(dict.fromkeys(files))
+            try:
+                self._remember(made, _read(list(_files(paths))))
+            except Exception as fault:
+                _log.warning("a configuration goes without telemetry's part of it: %s", told(fault))
             return made
 
         return load_configs
+
+    def _remember(self, made: object, said: Layer | None) -> None:
+        if said is not None:
+            self._all = said if self._all is None else _lowest([self._all, said])
+        self._loaded[id(made)] = weakref.ref(made, functools.partial(self._forget, id(made))), said
 
     def _forget(self, key: int, _: object) -> None:
         self._loaded.pop(key, None)
 
     def config_of(self, runner_config: object) -> TelemetryConfig | None:
-        """What the files of a configuration lower; None where there are none.
+        """What the files of a configuration lower; None where there are none. Raises ConfigError.
 
         A configuration that was put together by the program may be made of any that it loaded: then each lowers.
         """
         known = self._loaded.get(id(runner_config))
-        files = list(self._files) if known is None else known[1]
-        try:
-            return _lowest(files) if files else None
-        except ConfigError as fault:
-            _log.warning("telemetry is off: %s", fault)
-            return TelemetryConfig()
+        said = self._all if known is None else known[1]
+        return None if said is None or said.source is None else project_config(said.source, said)
 
     # -- orchestrators -----------------------------------------------------------------------------------------------
 
@@ -183,6 +186,14 @@ class Program:
             except IndexError:  # and another thread may be at it
                 return
             self._end_of(key)
+
+    def speak(self) -> None:
+        """There will be a copy of the process: begins that are held back are said before both would say them."""
+        for telemetry in list(self._open.values()):
+            try:
+                telemetry.speak()
+            except Exception as fault:
+                _log.warning("an orchestrator's begin goes without telemetry: %s", told(fault))
 
     def end(self) -> None:
         """The process ends."""
@@ -274,13 +285,21 @@ def _files(given: Iterable[Any]) -> Iterable[Path]:
             yield Path(os.path.abspath(name))
 
 
-def _lowest(files: Sequence[Path]) -> TelemetryConfig:
-    """What all of ``files`` lower together. Raises ConfigError."""
-    layers = [load_layer(path) for path in files]
+def _read(files: Sequence[Path]) -> Layer | None:
+    """What all of ``files`` lower together: everything, where one cannot be read. None where there are none."""
+    try:
+        return _lowest([load_layer(path) for path in files]) if files else None
+    except ConfigError as fault:
+        _log.warning("telemetry is off: %s", fault)
+        return Layer(source=files[0], enabled=False)
+
+
+def _lowest(layers: Sequence[Layer]) -> Layer:
+    """What all of ``layers`` lower together."""
     said = [layer.level for layer in layers if layer.level is not None]
     lowest: Layer = layers[0]._replace(
         enabled=False if any(layer.enabled is False for layer in layers) else layers[0].enabled,
         level=min(said, default=None),
-        specs=tuple(spec for layer in layers for spec in layer.specs),
+        specs=tuple(dict.fromkeys(spec for layer in layers for spec in layer.specs)),
     )
-    return project_config(files[0], lowest)
+    return lowest

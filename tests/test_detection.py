@@ -670,6 +670,18 @@ def test_an_alert_without_words_is_logged_without_names(machine: Machine, caplog
     assert caplog.messages == ["e: count is above its bound"]
 
 
+def test_an_alert_is_logged_in_one_line_that_no_terminal_obeys(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Counting, "score_one", lambda *_: [anomaly(actions=("log",), message="Build\x1b[2J\nis slow")])
+    machine.configure()
+    machine.record("a")
+    assert machine.flush()
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "Build�[2J is slow"
+    ]
+
+
 def test_where_nothing_can_be_written_an_alert_is_heard_all_the_same(
     machine: Machine, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,8 @@ from cmdorc_telemetry.types import BatchEvent
 from .counting import LOAD, TOOK, Runs, event
 
 DAY = 86400.0
+NOW = 1_767_323_060.0
+"""2026-01-02T03:04:20Z."""
 
 
 @pytest.fixture
@@ -116,8 +118,28 @@ def test_marks_and_notes(counts: Counts) -> None:
     counts.mark(["1", "2", "3"], 2)
     draft = counts.draft([one, two, three], Runs, 0)
     assert draft.marks == {"1": 3, "2": 2}
-    counts.commit(draft, {"begun": 3, "told": 8})  # they never fall
-    assert counts.draft([], Runs, 0).notes == {"begun": 5, "told": 8, "counted": 3}
+    counts.commit(draft, {"begun": 3, "told": 8})
+    assert counts.draft([], Runs, 0).notes == {"begun": 3, "told": 8, "counted": 3}
+
+
+def test_what_nobody_was_told_of_and_does_not_come_again_is_in_no_number(counts: Counts) -> None:
+    one, two, three = event("1", name="A"), event("2", name="A"), event("3", name="A")
+    told = 4
+
+    def counted(*events: BatchEvent) -> tuple[bool, float]:
+        draft = counts.reading(lambda db: counts.drafted(db, events, Runs, NOW, told))
+        counts.commit(draft)
+        return bool(draft.anew), values(counts)["A"]
+
+    assert counted(one) == (False, 1)
+    counts.mark(["1"], told)
+    assert counted(two) == (False, 2)
+    counts.mark(["2"], 1)
+    assert counted(two, three) == (False, 3)
+    assert counted(two) == (True, 1)  # the third was withdrawn
+    assert counts.draft([one, two, three], Runs, NOW).marks == {"1": told, "2": 1}
+    counts.mark(["2"], told)
+    assert counted(three) == (False, 2)  # it comes after all
 
 
 # -- what is kept of labels and instruments ----------------------------------------------------------------------------
@@ -161,10 +183,29 @@ def test_each_source_counts_for_itself(counts: Counts) -> None:
 
 def test_a_gauge_never_goes_back_in_time(counts: Counts) -> None:
     def load(value: float, second: int) -> float:
-        count(counts, event(load=value, timestamp=f"2026-01-02T03:04:0{second}Z"))
+        count(counts, event(load=value, timestamp=f"2026-01-02T03:04:0{second}Z"), now=NOW)
         return counts.read().samples[Sample("", "load", "[]")]
 
     assert [load(1, 5), load(2, 4), load(3, 5), load(4, 6)] == [1, 1, 3, 4]
+
+
+def test_a_clock_that_was_wrong_leaves_no_gauge_in_the_future(counts: Counts) -> None:
+    def load(value: float, timestamp: str, now: float) -> float:
+        count(counts, event(load=value, timestamp=timestamp), now=now)
+        return counts.read().samples[Sample("", "load", "[]")]
+
+    assert load(1, "2099-01-02T03:04:05Z", NOW) == 1  # recorded while it was
+    assert load(2, "2026-01-03T03:04:05Z", NOW + DAY) == 2
+    assert load(3, "2099-01-02T03:04:05Z", NOW + 73 * 366 * DAY) == 3  # and counted, too
+    assert load(4, "2026-01-04T03:04:05Z", NOW + 2 * DAY) == 4
+
+
+def test_a_clock_that_was_wrong_leaves_no_value_for_ever(counts: Counts) -> None:
+    count(counts, event(name="A"), event(name="B"), now=NOW + 73 * 366 * DAY)
+    count(counts, event(name="A"), now=NOW)
+    count(counts, event(name="A"), now=NOW + 20 * DAY)
+    count(counts, event(name="C"), now=NOW + 31 * DAY)
+    assert values(counts) == {"A": 3, "C": 1}
 
 
 @pytest.mark.parametrize(

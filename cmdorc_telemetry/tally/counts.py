@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -24,6 +22,7 @@ from msgspec import Struct
 from .. import clock, files
 from ..errors import RetryLater, StorageError, newer
 from ..spec.instruments import Family
+from . import ids
 from .room import Room
 from .tally import Label, Sample, Tally
 
@@ -36,8 +35,6 @@ LOCK_SECONDS = 5.0
 """How long another process may hold the lock before the batch is put off."""
 _LOCK_PAUSE = 0.01
 _TIDY_EVERY = KEPT_IDS // 4
-_ASKED = 500
-"""Parameters of one statement: SQLite has had a bound of 999."""
 _BUSY_SECONDS = 5.0
 _TABLES = (
     "TABLE family(name TEXT PRIMARY KEY, kind TEXT NOT NULL, help TEXT NOT NULL, unit TEXT NOT NULL, "
@@ -49,11 +46,11 @@ _TABLES = (
     "TABLE note(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
 )
 _ADD = "INSERT INTO sample VALUES(?,?,?,?,?,0) ON CONFLICT DO UPDATE SET value = value + excluded.value"
-_SET = """INSERT INTO sample VALUES(?,?,?,?,?,?) ON CONFLICT DO UPDATE SET value = excluded.value, at = excluded.at
-    WHERE excluded.at >= at"""
+_SET = """INSERT INTO sample VALUES(?,?,?,?,?,min(?,?)) ON CONFLICT DO UPDATE SET value = excluded.value,
+    at = excluded.at WHERE at > ? OR excluded.at >= at"""
+"""What was later than now was told while the clock was wrong: it stands in nobody's way."""
 _COUNTED = "counted"
 """The note of how many events are."""
-_NOTE = "INSERT INTO note VALUES(?,?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)"
 
 
 class Identified(Protocol):
@@ -92,6 +89,10 @@ class Draft(Struct, Generic[T], frozen=True, kw_only=True):
     """Event id → the marks that it has, of those that were counted before."""
     notes: Mapping[str, int]
     """What else is remembered."""
+    now: float
+    """When it was made, in seconds since the epoch."""
+    anew: int = 0
+    """The mark of which some that were counted and lack it do not come again: then all numbers begin anew."""
 
     @property
     def number(self) -> int:
@@ -160,7 +161,7 @@ class Counts:
         """Remember something of events that are counted. Raises sqlite3.Error."""
         with closing(_connect(self.path, "rw")) as db:
             db.execute("BEGIN IMMEDIATE")
-            rows = [(mark, _key(event_id)) for event_id in event_ids]
+            rows = [(mark, ids.key(event_id)) for event_id in event_ids]
             db.executemany("UPDATE counted SET marks = marks | ? WHERE id = ?", rows)
             db.execute("COMMIT")
 
@@ -199,16 +200,26 @@ class Counts:
             return read(db)
 
     def drafted(
-        self, db: sqlite3.Connection, events: Sequence[Identified], tally: Callable[[Label], T], now: float
+        self,
+        db: sqlite3.Connection,
+        events: Sequence[Identified],
+        tally: Callable[[Label], T],
+        now: float,
+        told: int = 0,
     ) -> Draft[T]:
-        """The draft of a file that is open."""
+        """The draft of a file that is open.
+
+        ``told``: the mark of events of which somebody heard. Where some that were counted lack it and are not among
+        ``events``, nobody may hear of them any more, and numbers that they are in begin anew.
+        """
         room = Room(db, self._most_values, now)
-        made, keys = tally(room.place), [_key(event.event_id) for event in events]
-        known = _known(db, keys)
+        made, keys = tally(room.place), [ids.key(event.event_id) for event in events]
+        known = ids.known(db, keys)
+        lost = bool(told) and ids.lacking(db, told) > sum(not marks & told for marks in known.values())
         fresh: dict[bytes, None] = {}
         news = []
         for event, key in zip(events, keys, strict=True):
-            news.append(key not in known and key not in fresh)
+            news.append((key not in known or (lost and not known[key] & told)) and key not in fresh)
             if news[-1]:
                 fresh[key] = None
                 made.count(event)
@@ -220,6 +231,8 @@ class Counts:
             room=room,
             marks={event.event_id: known[key] for event, key in zip(events, keys, strict=True) if key in known},
             notes=dict(db.execute("SELECT name, value FROM note").fetchall()),
+            now=now,
+            anew=told if lost else 0,
         )
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -230,14 +243,19 @@ class Counts:
             if _counted(db) != draft.base:
                 _check(db)  # where it could not be read, the draft is made of nothing
                 raise RetryLater(f"{self.path}: another process has counted meanwhile")
+            if draft.anew:
+                db.execute("DELETE FROM sample")
+                db.execute("DELETE FROM counted WHERE NOT marks & ?", (draft.anew,))
             draft.room.write(db)
             _declare(db, draft.tally)
             number = draft.number
             db.executemany(_ADD, [(*sample, value) for sample, value in draft.tally.added.items()])
-            db.executemany(_SET, [(*sample, *value) for sample, value in draft.tally.latest.items()])
-            db.executemany(_NOTE, [*notes.items(), (_COUNTED, number)])
-            rows = [(key, draft.base + place) for place, key in enumerate(draft.ids, 1)]
-            db.executemany("INSERT INTO counted VALUES(?,?,0)", rows)
+            now = draft.now
+            db.executemany(_SET, [(*sample, *value, now, now) for sample, value in draft.tally.latest.items()])
+            db.executemany("INSERT OR REPLACE INTO note VALUES(?,?)", [*notes.items(), (_COUNTED, number)])
+            marks = {ids.key(event_id): marks for event_id, marks in draft.marks.items()}
+            rows = [(key, draft.base + place, marks.get(key, 0)) for place, key in enumerate(draft.ids, 1)]
+            db.executemany("INSERT INTO counted VALUES(?,?,?)", rows)
             if number // _TIDY_EVERY > draft.base // _TIDY_EVERY:
                 db.execute("DELETE FROM counted WHERE number <= ?", (number - KEPT_IDS,))
             db.execute("COMMIT")
@@ -311,25 +329,3 @@ def _declare(db: sqlite3.Connection, tally: Tally[Any]) -> None:
 def _counted(db: sqlite3.Connection) -> int:
     row: tuple[int] | None = db.execute("SELECT value FROM note WHERE name = ?", (_COUNTED,)).fetchone()
     return row[0] if row else 0
-
-
-def _known(db: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, int]:
-    """Those of ``keys`` that are counted → their marks."""
-    known: dict[bytes, int] = {}
-    for start in range(0, len(keys), _ASKED):
-        some = keys[start : start + _ASKED]
-        asked = f"SELECT id, marks FROM counted WHERE id IN ({','.join('?' * len(some))})"
-        known.update(db.execute(asked, some).fetchall())
-    return known
-
-
-def _key(event_id: str) -> bytes:
-    """An id in 16 bytes: those of a UUID that begin with a time lie beside each other. Without one it is a new one."""
-    if not event_id:
-        return os.urandom(16)
-    digits = event_id.replace("-", "")
-    try:
-        short = bytes.fromhex(digits)
-    except ValueError:
-        short = b""
-    return short if len(short) == 16 else blake2b(event_id.encode(), digest_size=16).digest()

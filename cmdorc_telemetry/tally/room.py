@@ -18,8 +18,10 @@ class Room:
         self._most, self._now = most, now
         self._seen: dict[str, dict[str, float]] = {}
         self._forgotten: list[tuple[str, str]] = []
+        self._full: set[str] = set()
+        """Labels of which no value can be forgotten now: there are many to look through."""
         for name, value, seen in db.execute("SELECT name, value, seen FROM label"):
-            self._seen.setdefault(name, {})[value] = seen
+            self._seen.setdefault(name, {})[value] = min(seen, now)  # later: the clock was wrong
 
     def place(self, name: str, value: str) -> str:
         """``value``, or ``other`` where there is no room for it."""
@@ -42,8 +44,11 @@ class Room:
 
     def _forget(self, name: str, known: dict[str, float]) -> bool:
         """Make room for one, if there is a value that was not seen for long."""
+        if name in self._full:
+            return False
         oldest = min(known, key=lambda value: known[value])
         if known[oldest] > self._now - FORGET_DAYS * 86400:
+            self._full.add(name)
             return False
         del known[oldest]
         self._forgotten.append((name, oldest))

@@ -192,6 +192,22 @@ asyncio.run(run(kept, "A"))
     assert place.counts() == {STARTED: 2, "A": 1, "B": 1, STOPPED: 2}
 
 
+def test_a_copy_of_the_process_begins_nothing(place: Any) -> None:
+    code = (
+        COMMANDS
+        + """
+import os, sys
+kept = cmdorc.CommandOrchestrator(config("A"))
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+asyncio.run(run(kept, "A"))
+"""
+    )
+    assert place(sys.executable, place.script(code))[0] == 0
+    assert place.counts() == {STARTED: 1, "A": 2, STOPPED: 1}
+
+
 # -- programs that ask by themselves ---------------------------------------------------------------------------------
 
 ASKS = """

@@ -173,6 +173,58 @@ def test_what_several_files_say_holds_together(tmp_path: Path) -> None:
     assert config.specs == (tmp_path / "a.spec.toml", tmp_path / "b.spec.toml")
 
 
+def test_what_a_file_says_holds_though_it_is_deleted_when_it_was_loaded(tmp_path: Path) -> None:
+    program = Program()
+    made = [cmdorc.RunnerConfig(commands=CONFIG.commands) for _ in range(2)]
+    given = iter(made)
+    load = program.remembering(lambda paths: next(given))
+    for text in ("enabled = false", "level = 'minimal'"):
+        path = tmp_path / "generated.toml"
+        path.write_text(f"[telemetry]\n{text}\n")
+        load([path])
+        path.unlink()
+    first, second, others = map(program.config_of, (*made, CONFIG))
+    assert first is not None and second is not None and others is not None  # noqa: PT018 - one fact
+    assert (first.enabled, "enabled" in first.unsaid, "level" in first.unsaid) == (False, False, True)
+    assert ("enabled" in second.unsaid, "level" in second.unsaid) == (True, False)
+    assert (others.enabled, others.unsaid) == (False, frozenset()), "put together of any of them: each lowers"
+
+
+def test_a_configuration_that_cannot_be_remembered_is_loaded_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.toml").write_text("[telemetry]\nenabled = false\n")
+    program = Program()
+    made = program.remembering(lambda paths: (1, 2))([tmp_path / "a.toml"])
+    assert made == (1, 2)
+    config = program.config_of(made)
+    assert config is not None
+    assert not config.enabled, "it lowers all the same"
+    assert "a configuration goes without telemetry's part of it: TypeError" in caplog.text
+
+
+def test_before_a_copy_of_the_process_is_made_every_begin_is_told(
+    orchestrators: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = Program()
+    program.follow(orchestrators)
+    kept = [orchestrators(CONFIG) for _ in range(2)]
+    fired: list[str] = []
+
+    def fire(telemetry: Telemetry, hook: str, record: object) -> None:
+        fired.append(hook)
+        if len(fired) == 1:
+            raise OSError("the disk is full")
+
+    monkeypatch.setattr(Telemetry, "fire", fire)
+    for _ in range(2):
+        program.speak()
+    assert fired == ["cmdorc_startup"] * len(kept)
+    assert "an orchestrator's begin goes without telemetry: OSError" in caplog.text
+    monkeypatch.undo()
+    program.end()
+
+
 def test_a_copy_in_another_process_has_no_end_to_tell_of(orchestrators: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     program = Program()
     program.follow(orchestrators)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from cmdorc_telemetry.tally import body_of, measured, seconds_of
+from cmdorc_telemetry.tally import body_of, measured, seconds_of, written
 from cmdorc_telemetry.types import BatchEvent
 
 CORE, TRACES = "cmdorc.core", "cmdorc.traces"
@@ -95,6 +95,11 @@ class Facts:
         name = self.body.get("app_name", self.domain)
         found = {"service.name": name, "service.instance.id": self.body.get("anonymous_install_id")}
         return {key: value for key, value in found.items() if isinstance(value, str) and value}
+
+    @property
+    def source(self) -> str:
+        """The same as one text."""
+        return written(self.service())
 
     def resource(self) -> dict[str, str]:
         """What recorded it."""

@@ -25,6 +25,7 @@ from cmdorc_telemetry.tally import SUM, Sample, bound, read, written
 
 from .fields import Facts
 from .spans import Span, context_of, span_of
+from .state import Period
 
 _SECOND = 10**9
 _WARNINGS = ("anomaly_detected",)
@@ -60,9 +61,9 @@ def log_records(events: Iterable[Facts]) -> ExportLogsServiceRequest:
 
 
 def points(
-    families: Mapping[str, Family], samples: Mapping[Sample, float], begun: int, now: int
+    families: Mapping[str, Family], samples: Mapping[Sample, float], periods: Mapping[str, Period]
 ) -> list[ExportMetricsServiceRequest]:
-    """All that was counted since ``begun``, as of ``now``, in nanoseconds since the epoch; in several where it is much.
+    """All that was counted in the period of each source; in several where it is much.
 
     Cumulative: what comes twice, or not at all, makes no sum wrong.
     """
@@ -71,12 +72,13 @@ def points(
         series[sample[:3]][sample.part] = value
     keys = sorted(key for key in series if key[1] in families)
     parts = [keys[start : start + MOST_POINTS] for start in range(0, len(keys), MOST_POINTS)]
-    return [_points(families, {key: series[key] for key in part}, begun, now) for part in parts]
+    return [_points(families, {key: series[key] for key in part}, periods) for part in parts]
 
 
 def _points(
-    families: Mapping[str, Family], series: Mapping[tuple[str, str, str], Mapping[str, float]], begun: int, now: int
-) -> ExportMetricsServiceRequest:
+    families: Mapping[str, Family], series: Mapping[tuple[str, str, str], Mapping[str, float]],
+    periods: Mapping[str, Period],
+) -> ExportMetricsServiceRequest:  # fmt: skip
     request = ExportMetricsServiceRequest()
     of_service: dict[str, metrics.ScopeMetrics] = {}
     metric: metrics.Metric | None = None
@@ -89,14 +91,15 @@ def _points(
         if (service, name) != last or metric is None:
             metric, last = of_service[service].metrics.add(), (service, name)
             metric.name, metric.unit, metric.description = name, family.unit, family.help
-        _add_point(metric, family, _attributes(read(attributes)), parts, begun, now)
+        _add_point(metric, family, _attributes(read(attributes)), parts, periods[service])
     return request
 
 
 def _add_point(
     metric: metrics.Metric, family: Family, attributes: list[common.KeyValue], parts: Mapping[str, float],
-    begun: int, now: int,
+    period: Period,
 ) -> None:  # fmt: skip
+    begun, now = period
     match family.kind:
         case "gauge":
             metric.gauge.data_points.add(attributes=attributes, time_unix_nano=now, as_double=parts.get("", 0.0))

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from cmdorc_telemetry import clock
 from cmdorc_telemetry.application import CMDORC
+from cmdorc_telemetry.decoding import Secret
 from cmdorc_telemetry.errors import Rejected, RetryLater, StorageError, TooLarge
 from cmdorc_telemetry.home import Home
 from cmdorc_telemetry.http.reporter import PostingReporter
@@ -65,7 +66,7 @@ class OtlpReporter(PostingReporter):
 
         endpoint: str
         """Address of the receiver without ``/v1/…``: https, or plain http to this machine."""
-        headers: dict[str, str] | str = {}
+        headers: Secret[dict[str, str] | str] = {}
         """Sent along, such as a key; better as ``headers_env``."""
         signals: tuple[Signal, ...] = ("traces", "logs", "metrics")
         """What is sent."""
@@ -158,7 +159,7 @@ class OtlpReporter(PostingReporter):
         if "logs" in self._settings.signals and left:
             body = messages.log_records(left).SerializeToString()
             requests.append(Request("logs", body, tuple(each.event_id for each in left)))
-        made = messages.points(draft.families, draft.samples, draft.begun, draft.told)
+        made = messages.points(draft.families, draft.samples, draft.periods)
         requests += [Request("metrics", each.SerializeToString()) for each in made]
         return Plan(batch, draft, tuple(requests))
 
@@ -193,9 +194,8 @@ class OtlpReporter(PostingReporter):
                     told.append(f"metrics: {count} points not taken: {said}")
         except (TooLarge, Rejected) as fault:  # of all that was ever counted: no event is to blame
             told.append(str(fault))
-        else:
-            if measured:
-                state.arrived((event.event_id for event in plan.batch.events), _ARRIVED["metrics"])
+        if "metrics" in self._settings.signals:
+            state.arrived((event.event_id for event in plan.batch.events), _ARRIVED["metrics"])
         return BatchResult(
             results=tuple(EventResult(event.event_id, "rejected" if event.event_id in refused else "accepted",
                                       refused.get(event.event_id)) for event in plan.batch.events),

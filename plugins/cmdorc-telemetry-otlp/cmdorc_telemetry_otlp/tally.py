@@ -24,7 +24,7 @@ class Tally(tally.Tally[Facts]):
         """Count one event. Of its body, what does not fit its spec is left out."""
         if self._catalogue is None:
             return
-        source = written(event.service())
+        source = event.source
         if event.is_trace:
             self._conventions(self._catalogue, source, event)
         elif (known := self._catalogue.find(event.spec, event.event)) is not None:

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,40 @@ def test_what_may_no_longer_be_sent_when_it_comes_again_is_not(
     assert told.isdisjoint({"cmdorc.orchestrator_stopped.avg_concurrent_runs", "cmdorc.orchestrator_started.count"})
 
 
+def test_what_does_not_come_again_is_in_no_sum(server: Any, another: Make, send: Make, run: Make) -> None:
+    """Consent to it was withdrawn, or it was too old, and what follows adds to the same series."""
+    told, lost, again = run(ms=1000), run(ms=5000), run(ms=3000)
+    send(another(), told)
+    server.will("503-seconds")
+    with pytest.raises(RetryLater):
+        send(another(), lost)
+    server.will(None, None, "503-seconds")  # spans, records and sums: the last do not arrive
+    with pytest.raises(RetryLater):
+        send(another(), again, run("Manual", manual=True))
+    before = server.got.point(RUNS, **{NAME: "Build"})
+    records = len(server.got.records)
+    send(another(), again)
+    point = server.got.point(RUNS, **{NAME: "Build"})
+    assert (before.as_int, point.as_int) == (1, 1)
+    assert server.got.point("cmdorc.command_completed.duration", **{NAME: "Build"}).sum == 3
+    assert before.time_unix_nano <= point.start_time_unix_nano < point.time_unix_nano, "it says that it began anew"
+    assert len(server.got.records) == records, "what had arrived of it is not sent again"
+    send(another(), run(ms=1000), lost)  # it comes after all
+    assert server.got.point("cmdorc.command_completed.duration", **{NAME: "Build"}).sum == 3 + 1 + 5
+    assert server.got.faults == []
+
+
+def test_events_that_become_no_series_make_none_begin_anew(
+    server: Any, another: Make, send: Make, run: Make, made: Make
+) -> None:
+    for _ in range(3):
+        send(another(), run())
+        send(another(), made("unheard_of"))
+        server.will_answer(400)
+        send(another(signals=["metrics"]), run())
+    assert server.got.point(RUNS).as_int == 5
+
+
 def test_events_that_come_late_make_no_point_go_back(server: Any, another: Make, send: Make, run: Make) -> None:
     for timestamp in ("2026-01-02T03:04:05Z", "2026-01-01T00:00:00Z", "2026-01-02T03:04:05Z", "2026-01-03T00:00:00Z"):
         send(another(), run(timestamp=timestamp))
@@ -82,6 +116,30 @@ def test_a_gauge_is_what_is_latest_whenever_that_came(server: Any, another: Make
         latest = server.got.point("cmdorc.orchestrator_stopped.avg_concurrent_runs").as_double
         assert latest == {5: 1.0, 3: 1.0, 7: 3.0, 6: 3.0}[second]
     assert server.got.faults == []
+
+
+def test_a_clock_that_was_wrong_leaves_no_series_in_the_future(
+    server: Any, another: Make, send: Make, made: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(reporter_module.clock, "wall", lambda: now[0])
+
+    def told(timestamp: str, value: float) -> tuple[str, float, bool]:
+        send(another(), made("orchestrator_stopped", timestamp=timestamp, avg_concurrent_runs=value))
+        point = server.got.point("cmdorc.orchestrator_stopped.count")
+        moment = datetime.fromtimestamp(point.time_unix_nano / 1e9, timezone.utc)
+        load = server.got.point("cmdorc.orchestrator_stopped.avg_concurrent_runs").as_double
+        return moment.strftime("%Y-%m-%d"), load, point.start_time_unix_nano < point.time_unix_nano
+
+    now[0] = datetime(2026, 1, 2, 3, tzinfo=timezone.utc).timestamp()
+    assert told("2099-01-02T03:04:05Z", 1.0) == ("2026-01-02", 1.0, True)  # recorded while it was wrong
+    now[0] += 86400
+    assert told("2026-01-03T02:59:00Z", 2.0) == ("2026-01-03", 2.0, True)
+    now[0] += 73 * 366 * 86400
+    assert told("2099-01-02T03:04:05Z", 3.0) == ("2099-01-02", 3.0, True)  # and sent
+    now[0] -= 73 * 366 * 86400
+    server.got.series.clear()
+    assert told("2026-01-03T02:59:30Z", 4.0) == ("2026-01-03", 4.0, True)
 
 
 def test_nothing_is_nothing(another: Make) -> None:
@@ -143,6 +201,21 @@ def test_another_installation_is_another_series(server: Any, another: Make, send
     found = {dict(who)["service.instance.id"]: point.as_int for (who, name, _), point in server.got.series.items()
              if name == RUNS}  # fmt: skip
     assert sorted(found.values()) == [1, 2]
+
+
+def test_no_time_links_another_installation_to_the_one_before(
+    server: Any, another: Make, send: Make, run: Make
+) -> None:
+    """As after ``reset-id``: with times to the hour, even a millisecond more would tell that it is the same machine."""
+    hour = "2026-01-02T03:00:00Z"
+    for _ in range(3):
+        send(another(), run(timestamp="2026-01-01T01:00:00Z"), run(timestamp=hour))
+    send(another(), run(timestamp=hour, anonymous_install_id="6f1e1d3a-5b1c-4b6f-9d5e-000000000002"))
+    second = 10**9
+    moment = int(datetime.fromisoformat(hour.replace("Z", "+00:00")).timestamp()) * second
+    (new,) = [point for (who, name, _), point in server.got.series.items()
+              if name == RUNS and dict(who)["service.instance.id"].endswith("2")]  # fmt: skip
+    assert (new.start_time_unix_nano, new.time_unix_nano) == (moment - second, moment)
 
 
 def test_buckets_that_changed_begin_anew(server: Any, another: Make, send: Make, run: Make) -> None:
