@@ -10,8 +10,10 @@ Rules for all of them:
 * records are frozen; what a hook returns is checked; a wrong type counts as a failure of that plugin;
 * lifecycle hooks (``cmdorc_*``) run on the caller's thread and must return within microseconds: after three
   calls over 5 ms a plugin's lifecycle hooks are switched off for that process. One that never returns holds the
-  caller up: nothing can be done about that from inside. So does ``telemetry_specs``, which is called where telemetry is
-  started. The other hooks run on the telemetry thread.
+  caller up: nothing can be done about that from inside;
+* each of the other hooks runs on a thread of its own, which is given up where it does not come back: after a second
+  where it is for each event, else after five. Whoever starts telemetry waits for ``telemetry_specs``, and the
+  telemetry thread for the others.
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ def cmdorc_shutdown(session: Session) -> None:
 
 @hookspec
 def telemetry_specs() -> Sequence[TelemetrySpec]:  # type: ignore[empty-body]
-    """The specs that this plugin's own events belong to. Called once, at start, on the caller's thread: no event can be
+    """The specs that this plugin's own events belong to. Called once, and the caller waits for it: no event can be
     captured before it is known which there are.
 
     An event that two specs declare is an error that names both.
@@ -140,7 +142,7 @@ def telemetry_reporters() -> Sequence[type[TelemetryReporter]]:  # type: ignore[
 
 @hookspec
 def telemetry_anonymize(event: Event) -> Mapping[str, Any]:  # type: ignore[empty-body]
-    """Narrow what would be shared of one event. Called in the gate, on the telemetry thread.
+    """Narrow what would be shared of one event. Called in the gate, which waits for a second at most.
 
     Return replacements for fields that the event has; None as a value removes the field. A value that the spec does
     not allow withholds its field, and a new field is ignored; both are reported. Where ``event_id``, ``timestamp`` or

@@ -9,17 +9,17 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pluggy
 from pluggy import PluginManager
 
-from . import clock, hookspecs
+from . import hookspecs
 from .anonymizers import Anonymizer
 from .application import CMDORC, Application
 from .config import Layer, is_built_in
@@ -29,66 +29,22 @@ from .discovery import Installed, installed, remedy
 from .errors import ConfigError, PluginError, nearest, told
 from .forks import signals
 from .home import Home
+from .isolation import Isolation
+from .listeners import Listener, TimedListener, caught, function_of
 from .reporter import TelemetryReporter
 from .spec import SpecFile, TelemetryRegistry, TelemetrySpec
 from .types import Anomaly, Setup
 
 log = logging.getLogger(hookspecs.PROJECT)
 
-SLOW_SECONDS = 0.005
-SLOW_CALLS = 3
 _HOOKS = ("cmdorc_", "telemetry_")
 """How the names of hooks begin."""
 _REFUSED = re.compile(r"for hook '(\w+)'")
 """In what pluggy says of a hookimpl with arguments that its hook has not."""
 
 
-def _caught(fault: BaseException) -> bool:
-    """What a plugin may raise without being felt: everything but the user's own Ctrl-C, which the main thread gets."""
-    return not isinstance(fault, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread()
-
-
-def _function(impl: pluggy.HookImpl) -> Callable[[Any], Any]:
-    """A hookimpl of a hook with one argument, which it may leave out."""
-    function: Callable[..., Any] = impl.function
-    return function if impl.argnames else lambda record: function()
-
-
-class Listener:
-    """One hookimpl that observes: called with one record, and caught."""
-
-    def __init__(self, host: PluginHost, name: str, impl: pluggy.HookImpl) -> None:
-        self.name = name
-        self._host = host
-        self._call = _function(impl)
-
-    def __call__(self, record: object) -> None:
-        try:
-            self._call(record)
-        except BaseException as fault:
-            if not _caught(fault):
-                raise
-            self._host.fail(self.name, f"raised {type(fault).__name__}: {fault}", "report it to its author",
-                            logged=f"raised {told(fault)}")  # fmt: skip
-
-
-class TimedListener(Listener):
-    """One that is somebody else's: three slow calls switch off all lifecycle hooks of its plugin."""
-
-    def __call__(self, record: object) -> None:
-        slow = self._host.slow
-        if slow[self.name] >= SLOW_CALLS:
-            return
-        start = clock.perf()
-        super().__call__(record)
-        if clock.perf() - start > SLOW_SECONDS:
-            slow[self.name] += 1
-            if slow[self.name] == SLOW_CALLS:
-                self._host.fail(
-                    self.name,
-                    f"took more than {SLOW_SECONDS * 1000:g} ms {SLOW_CALLS} times: its lifecycle hooks are off here",
-                    "let it hand slow work to a thread of its own",
-                )
+def _listed(function: Callable[[], Any]) -> list[Any]:
+    return list(function())  # what it gives is code of somebody else, too
 
 
 class PluginHost:
@@ -111,6 +67,7 @@ class PluginHost:
         self.slow: Counter[str] = Counter()
         """Plugin → calls of its lifecycle hooks that took too long."""
         self._origins: dict[str, str] = {}
+        self._isolation = Isolation()
         self._manager = PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._trusted: set[str] = set()
@@ -152,7 +109,7 @@ class PluginHost:
             plugin = found[0].load()
             plugin = plugin() if isinstance(plugin, type) else plugin  # with a state of its own
         except BaseException as fault:
-            if not _caught(fault):
+            if not caught(fault):
                 raise
             self.fail(name, f"cannot be imported: {type(fault).__name__}: {fault}", "reinstall or upgrade it")
             return
@@ -170,7 +127,7 @@ class PluginHost:
             for what in self.deprecated(name):
                 warnings.warn(f"plugin {name!r} {what}", DeprecationWarning, stacklevel=2)
         except BaseException as fault:
-            if not _caught(fault):
+            if not caught(fault):
                 raise
             self._manager.unregister(name=name)
             self.fail(name, f"breaks the hook rules: {self._explained(fault)}", "correct the hookimpl")
@@ -248,14 +205,13 @@ class PluginHost:
             setup = kind(name=name, settings=user.settings.get(name, {}), where=str(user.source or ""),
                          folder=home.plugins / name, specs=tuple(specs))  # fmt: skip
             try:
-                _function(impl)(setup)
-            except BaseException as fault:
-                if not _caught(fault):
-                    raise
-                ours = isinstance(fault, ConfigError)
-                what = f"cannot be configured: {fault if ours else f'{type(fault).__name__}: {fault}'}"
-                fix = "correct its settings" if ours else "report it to its author"
-                self.fail(name, what, fix, logged=None if ours else f"cannot be configured: {told(fault)}")
+                self._isolation.ask(name, "telemetry_configure", partial(function_of(impl), setup))
+            except PluginError as fault:
+                cause = fault.__cause__
+                if isinstance(cause, ConfigError):
+                    self.fail(name, f"cannot be configured: {cause}", "correct its settings")
+                else:
+                    self._failed(name, "telemetry_configure", fault)
                 self._manager.unregister(name=name)
                 self.unloaded.add(name)
         self._claim(user, home)
@@ -326,19 +282,27 @@ class PluginHost:
         offers = []
         for name, impl in self._impls(hook):
             try:
-                offers.append((name, list(cast(Iterable[Any], impl.function()))))
-            except BaseException as fault:
-                if not _caught(fault):
-                    raise
-                self.fail(name, f"{hook} raised {type(fault).__name__}: {fault}", "report it to its author",
-                          logged=f"{hook} raised {told(fault)}")  # fmt: skip
+                offers.append(
+                    (name, self._isolation.ask(name, hook, partial(_listed, cast(Callable[[], Any], impl.function))))
+                )
+            except PluginError as fault:
+                self._failed(name, hook, fault)
         return offers
 
     def announce(self, anomaly: Anomaly) -> None:
         """Tell every plugin of an alert."""
+        hook = "telemetry_anomaly"
         with signals(blocked=False):  # a plugin may start a process, which should be ended as any other
-            for name, impl in self._impls("telemetry_anomaly"):
-                Listener(self, name, impl)(anomaly)  # not on the caller's thread: may take its time
+            for name, impl in self._impls(hook):
+                try:
+                    self._isolation.ask(name, hook, partial(function_of(impl), anomaly))
+                except PluginError as fault:
+                    self._failed(name, hook, fault)
+
+    def _failed(self, name: str, hook: str, fault: PluginError) -> None:
+        cause = fault.__cause__
+        self.fail(name, f"{hook} {fault}", "report it to its author",
+                  logged=None if cause is None else f"{hook} raised {told(cause)}")  # fmt: skip
 
     def anonymizers(self) -> list[Anonymizer]:
         """The anonymizers, each with its plugin's name, in the order in which they run.
@@ -346,4 +310,4 @@ class PluginHost:
         That is the order of the user's ``plugins``, then of those given by code. One that is named but could not be
         loaded is among the failures.
         """
-        return [Anonymizer(name, _function(impl), self.fail) for name, impl in self._impls("telemetry_anonymize")]
+        return [Anonymizer(name, function_of(impl), self.fail) for name, impl in self._impls("telemetry_anonymize")]

@@ -20,8 +20,9 @@ from .situation import Situation
 
 if TYPE_CHECKING:
     from .argument import TelemetryConfig
+    from .listeners import Listener
     from .pipeline import Pipeline
-    from .plugins import Listener, PluginHost
+    from .plugins import PluginHost
     from .recorder import Recorder
     from .reporter import TelemetryReporter
     from .results import Witness

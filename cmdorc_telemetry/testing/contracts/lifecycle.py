@@ -9,7 +9,8 @@ from io import StringIO
 from typing import Any
 
 from ...lifecycle import Chain, CompletedRun, Session, Trigger
-from ...plugins import SLOW_CALLS, SLOW_SECONDS, PluginHost, TimedListener
+from ...listeners import SLOW_CALLS, SLOW_SECONDS, TimedListener
+from ...plugins import PluginHost
 from ...telemetry import HOOKS, Telemetry
 from ...types import Anomaly
 from ..orchestrators import run
