@@ -340,11 +340,11 @@ def test_a_broken_spec_of_the_user_is_a_line_and_the_rest_is_there(acme: Acme) -
     assert not acme.start().recording
     shown = acme("status").stdout
     assert shown.startswith("Telemetry is off.")
-    assert f"! {acme.home.config}: telemetry.specs[0]: {acme.home.root / 'more.toml'}: is not valid TOML" in shown
+    assert "! ~/.acme/config.toml: telemetry.specs[0]: ~/.acme/more.toml: is not valid TOML" in shown
     assert "Nothing is recorded or sent until it is right" in shown
     assert acme.json("status")["recording"] is False
     assert "Nothing is recorded or sent until it is right" in acme("view", "-o", "-").stdout
-    assert acme("flush", code=2).stderr.startswith(f"error: {acme.home.config}: telemetry.specs[0]")
+    assert acme("flush", code=2).stderr.startswith("error: ~/.acme/config.toml: telemetry.specs[0]")
 
 
 PROJECTS = """
