@@ -246,7 +246,7 @@ class Reference:
         if target.removed:
             reasons |= {"destination-removed", "reporter-gone", "withdrawn-consent"}
         if len(self.decisions) > 1:
-            reasons.add("withdrawn-consent")
+            reasons |= {"withdrawn-consent", "before-your-yes"}
         if self.discards:
             reasons.add("discarded")
         return reasons
