@@ -193,6 +193,15 @@ def test_a_plugin_of_this_project_that_is_not_installed_here_has_its_name(
     assert "'otlp' is the name of cmdorc-telemetry-otlp; expected another name" in refused(tmp_path, "otlp")
 
 
+def test_a_plugin_of_somebody_else_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "site" / "glow_worm-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: glow-worm\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[cmdorc_telemetry]\nglow = glow\n")
+    monkeypatch.syspath_prepend(info.parent)
+    assert "'glow' is the name of glow-worm; expected another name" in refused(tmp_path, "glow")
+
+
 def _not_found(name: str) -> None:
     raise metadata.PackageNotFoundError(name)
 
